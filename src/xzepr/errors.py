@@ -1,0 +1,171 @@
+"""The few errors that a caller can meet.
+
+Code, HTTP status and default message stand on the class; the message is the first line of its docstring. They are raised where the fact
+is known and translated once per door. A door shows everything here to the caller, so no message carries a secret or a stack.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault of an input. pointer: RFC 6901, from the root of the body; for a query parameter `?name`, for a path part its name."""
+
+    pointer: str
+    message: str
+
+
+class XzeprError(Exception):
+    """Something went wrong."""
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+
+    def __init__(self, message: str | None = None, *, faults: tuple[Fault, ...] = (), extra: dict[str, object] | None = None) -> None:
+        self.message = message or (type(self).__doc__ or "").partition("\n")[0]
+        self.faults = faults
+        self.extra = extra or {}
+        super().__init__(self.message)
+
+
+class InvalidInput(XzeprError):
+    """The input is not valid."""
+
+    code = "invalid_input"
+    status = 400
+
+    @classmethod
+    def at(cls, pointer: str, message: str) -> Self:
+        """One fault at one place."""
+        return cls(f"{pointer}: {message}", faults=(Fault(pointer, message),))
+
+    @classmethod
+    def of_faults(cls, faults: list[Fault]) -> Self:
+        """All faults at once; the message names the first and counts the others."""
+        others = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        return cls(f"{faults[0].pointer or 'body'}: {faults[0].message}{others}", faults=tuple(faults))
+
+
+class MalformedBody(InvalidInput):
+    """The body is not JSON that would survive being stored."""
+
+    code = "malformed_body"
+
+
+class InvalidId(InvalidInput):
+    """An id is 26 characters of Crockford's base 32."""
+
+    code = "invalid_id"
+
+    @classmethod
+    def of(cls, text: str, pointer: str | None) -> Self:
+        """For this text, cut to a length that can be shown."""
+        shown = text if len(text) <= 40 else text[:40] + "…"
+        message = f"{shown!r} is not a ULID: 26 characters of 0-9 and A-Z without I, L, O, U"
+        return cls(message, faults=(Fault(pointer, message),) if pointer is not None else ())
+
+
+class UnknownHost(XzeprError):
+    """This server does not answer for that Host."""
+
+    code = "unknown_host"
+    status = 400
+
+
+class Unauthenticated(XzeprError):
+    """Credentials are needed, and none that count were given."""
+
+    code = "unauthenticated"
+    status = 401
+
+
+class PermissionDenied(XzeprError):
+    """The principal lacks the permission."""
+
+    code = "permission_denied"
+    status = 403
+
+
+class ForeignOrigin(XzeprError):
+    """A web page of another origin may not do this."""
+
+    code = "foreign_origin"
+    status = 403
+
+
+class NotFound(XzeprError):
+    """There is no such thing, or it is not yours to see."""
+
+    code = "not_found"
+    status = 404
+
+
+class MethodNotAllowed(XzeprError):
+    """This address does not take that method."""
+
+    code = "method_not_allowed"
+    status = 405
+
+
+class RequestTimeout(XzeprError):
+    """The body did not arrive in time."""
+
+    code = "request_timeout"
+    status = 408
+
+
+class Conflict(XzeprError):
+    """The request conflicts with what is stored."""
+
+    code = "conflict"
+    status = 409
+
+
+class PositionExpired(XzeprError):
+    """The stream no longer reaches back to that position."""
+
+    code = "position_expired"
+    status = 410
+
+
+class PreconditionFailed(XzeprError):
+    """It was changed by somebody else in the meantime."""
+
+    code = "precondition_failed"
+    status = 412
+
+
+class BodyTooLarge(XzeprError):
+    """The body is larger than this server takes."""
+
+    code = "body_too_large"
+    status = 413
+
+
+class UnsupportedMediaType(XzeprError):
+    """This address takes application/json."""
+
+    code = "unsupported_media_type"
+    status = 415
+
+
+class PayloadMismatch(XzeprError):
+    """The payload does not satisfy the schema of its event receiver."""
+
+    code = "payload_mismatch"
+    status = 422
+
+
+class ValidationTooCostly(XzeprError):
+    """Checking the payload against the schema of its event receiver took too long."""
+
+    code = "validation_too_costly"
+    status = 422
+
+
+class Unavailable(XzeprError):
+    """A part that this needs is down; try again."""
+
+    code = "unavailable"
+    status = 503

@@ -1,0 +1,73 @@
+"""ULIDs: minted and parsed here and nowhere else.
+
+An id is 26 characters of Crockford's base 32: 48 bits of milliseconds, 80 bits of chance. Within a process ids rise strictly,
+also when the clock stands still or steps back, so the order of ids is the order of minting there. It is never the order of commits.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import NewType, TypeVar
+
+from xzepr.clock import unix_ms
+from xzepr.errors import InvalidId
+
+EventId = NewType("EventId", str)
+EventReceiverId = NewType("EventReceiverId", str)
+EventReceiverGroupId = NewType("EventReceiverGroupId", str)
+MessageId = NewType("MessageId", str)
+UserId = NewType("UserId", str)
+
+Id = TypeVar("Id", bound=str)
+
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
+_VALUES = {character: value for value, character in enumerate(_ALPHABET)}
+# The first character carries three bits only: 26 characters hold 130 bits, a ULID has 128.
+_SHAPE = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.IGNORECASE | re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MAX_MS = (1 << 48) - 1
+
+_last = 0
+
+
+def mint(kind: Callable[[str], Id]) -> Id:
+    """A new id of this kind, higher than every id that this process minted before."""
+    global _last
+    fresh = (unix_ms() << 80) | int.from_bytes(os.urandom(10), "big")
+    # In the same millisecond, or after a step back of the clock, count on from the last one.
+    _last = fresh if fresh > _last and fresh >> 80 > _last >> 80 else _last + 1
+    return kind(_text(_last))
+
+
+def parse(kind: Callable[[str], Id], text: str, pointer: str | None = None) -> Id:
+    """Upper-case id from text in either case. Raises InvalidId, with the JSON pointer of the field when one is given."""
+    if _SHAPE.fullmatch(text) is None:
+        raise InvalidId.of(text, pointer)
+    return kind(text.upper())
+
+
+def is_ulid(text: str) -> bool:
+    """Whether parse() would take it."""
+    return _SHAPE.fullmatch(text) is not None
+
+
+def time_of(ulid: str) -> datetime:
+    """The clock reading in an id: aware UTC, whole milliseconds."""
+    ms = 0
+    for character in ulid[:10]:
+        ms = ms << 5 | _VALUES[character]
+    return _EPOCH + timedelta(milliseconds=ms)
+
+
+def lowest_at(moment: datetime) -> str:
+    """The lowest id that an act at this moment or later can have: turns a time range into an id range."""
+    ms = -(-(moment - _EPOCH) // timedelta(milliseconds=1))
+    return _text(min(max(ms, 0), _MAX_MS) << 80)
+
+
+def _text(number: int) -> str:
+    """26 characters for 128 bits, two characters a step."""
+    pairs = _PAIRS
+    return "".join([pairs[number >> shift & 1023] for shift in range(120, -1, -10)])
