@@ -1,0 +1,114 @@
+"""The read path: one event by id, and lists."""
+
+import re
+from datetime import datetime
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+
+from xzepr import ids
+from xzepr.clock import rfc3339
+from xzepr.db.pool import Database
+from xzepr.db.queries import Queries
+from xzepr.errors import Fault, InvalidInput, NotFound
+from xzepr.events.model import Event, EventPage
+from xzepr.ids import EventId, EventReceiverId
+from xzepr.nvrpp import Nvrpp
+from xzepr.page import Page, Pagination
+
+queries = Queries("xzepr.events")
+
+# A page looks at no more rows than this; it may then come back short, with has_more true. Source: DESIGN §6.
+SCAN_ROWS_MAX: Final = 50_000
+
+
+async def get_event(database: Database, event_id: EventId) -> Event:
+    """Raises NotFound."""
+    async with database.connection() as connection:
+        row = await connection.fetchrow(queries["find_event"], event_id)
+    if row is None:
+        raise NotFound(f"there is no event {event_id}")
+    return _event(row)
+
+
+async def search_events(database: Database, page: EventPage) -> Page[Event]:
+    """Newest first. Raises InvalidInput with every parameter that is not what it should be."""
+    search = _Search(page)
+    async with database.transaction(snapshot=True) as connection:
+        rows = await connection.fetch(search.sql(queries["search_events"]), *search.values, page.limit + 1, SCAN_ROWS_MAX)
+        found = Page.of([_event(row) for row in rows], page.limit, lambda event: event.id)
+        if found.pagination.has_more:
+            return found
+        stopped_at = await connection.fetchval(search.sql(queries["search_events_stop"], walk_only=True), *search.walk_values, SCAN_ROWS_MAX - 1)
+    if stopped_at is None:
+        return found
+    return Page(data=found.data, pagination=Pagination(limit=page.limit, next=stopped_at, has_more=True))
+
+
+class _Search:
+    """The conditions of one search: those that an index walks come first, the others are checked on the way."""
+
+    def __init__(self, page: EventPage) -> None:
+        receiver_id, after = _parsed_ids(page)
+        equals: list[tuple[str, Any]] = [
+            ("name = ", page.name),
+            ("event_receiver_id = ", receiver_id),
+            ("owner_id = ", page.owner_id),
+            ("version = ", page.version),
+            ("release = ", page.release),
+            ("platform_id = ", page.platform_id),
+            ("package = ", page.package),
+            ("success = ", page.success),
+        ]
+        given = [(column, value) for column, value in equals if value is not None]
+        walk: list[tuple[str, Any]] = []
+        artifact = _artifact_id(page)
+        if artifact is not None:
+            walk.append(("artifact_id = ", artifact))
+        elif given and given[0][0] in ("name = ", "event_receiver_id = ", "owner_id = "):
+            walk.append(given.pop(0))
+        bounds = [("id < ", after), ("id >= ", _lowest(page.from_)), ("id < ", _lowest(page.to))]
+        walk += [(column, value) for column, value in bounds if value is not None]
+        self._walk, self._filters = walk, given
+        self.walk_values = [value for _, value in walk]
+        self.values = self.walk_values + [value for _, value in given]
+
+    def sql(self, statement: str, *, walk_only: bool = False) -> str:
+        """The statement with this search's conditions; its own parameters follow the values of the conditions."""
+        walk = [f"w.{column}${place}" for place, (column, _) in enumerate(self._walk, start=1)]
+        filters = [f"e.{column}${place}" for place, (column, _) in enumerate(self._filters, start=len(walk) + 1)]
+        first_own = len(walk) + 1 if walk_only else len(walk) + len(filters) + 1
+        own = re.sub(r"\$(\d)", lambda match: f"${int(match[1]) - 1 + first_own}", statement)
+        return own.replace("true /* walk */", " and ".join(walk) or "true").replace("true /* filters */", " and ".join(filters) or "true")
+
+
+def _parsed_ids(page: EventPage) -> tuple[EventReceiverId | None, EventId | None]:
+    """Both or all faults at once."""
+    faults: list[Fault] = []
+    parsed: dict[str, str | None] = {}
+    for name, text in (("event_receiver_id", page.event_receiver_id), ("after", page.after)):
+        if text is not None and not ids.is_ulid(text):
+            faults.append(Fault(f"?{name}", "is not a ULID: 26 characters of 0-9 and A-Z without I, L, O, U"))
+        parsed[name] = text.upper() if text is not None else None
+    if faults:
+        raise InvalidInput.of_faults(faults)
+    receiver_id, after = parsed["event_receiver_id"], parsed["after"]
+    return EventReceiverId(receiver_id) if receiver_id else None, EventId(after) if after else None
+
+
+def _artifact_id(page: EventPage) -> bytes | None:
+    """When all five fields are given: the narrowest index there is."""
+    fields = (page.name, page.version, page.release, page.platform_id, page.package)
+    return Nvrpp(*fields).artifact_id if all(fields) else None  # type: ignore[arg-type]
+
+
+def _lowest(moment: datetime | None) -> str | None:
+    return ids.lowest_at(moment) if moment is not None else None
+
+
+def _event(row: asyncpg.Record) -> Event:
+    fields: dict[str, Any] = dict(row)
+    fields["payload"] = msgspec.Raw(fields["payload"].encode())
+    fields["created_at"] = rfc3339(fields["created_at"])
+    return Event(**fields)

@@ -1,0 +1,124 @@
+"""`GET /api/v1/stream`: the live stream as server-sent events. Resumes without holes by `Last-Event-ID`."""
+
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+from starlette.responses import StreamingResponse
+
+from xzepr import ids
+from xzepr.auth.permissions import Permission
+from xzepr.errors import InvalidInput, PositionExpired, Unavailable
+from xzepr.house import House
+from xzepr.ids import EventReceiverId
+from xzepr.stream.follow import RETRY_INTERVAL_S, Tail
+from xzepr.stream.message import Envelope, Message
+from xzepr.web.call import Call
+from xzepr.web.routes import Route
+
+HEARTBEAT_S: Final = 15.0
+_POSITION_MAX: Final = (1 << 63) - 1
+
+
+class StreamQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where to begin (`Last-Event-ID` counts before `after`; neither: from now) and what to leave out; filters compare exactly."""
+
+    after: Annotated[int, Meta(ge=0, le=_POSITION_MAX)] | None = None
+    type: str | None = None
+    name: str | None = None
+    version: str | None = None
+    release: str | None = None
+    platform_id: str | None = None
+    package: str | None = None
+    success: bool | None = None
+    event_receiver_id: str | None = None
+
+
+class Filter:
+    """Which messages a reader asked for."""
+
+    _COMPARED = ("type", "name", "version", "release", "platform_id", "package", "success", "event_receiver_id")
+
+    def __init__(self, query: StreamQuery) -> None:
+        """Raises InvalidId for a receiver id that is none."""
+        wanted = {field: getattr(query, field) for field in self._COMPARED}
+        if query.event_receiver_id is not None:
+            wanted["event_receiver_id"] = ids.parse(EventReceiverId, query.event_receiver_id, "?event_receiver_id")
+        self._wanted = [(field, value) for field, value in wanted.items() if value is not None]
+
+    def __call__(self, message: Message) -> bool:
+        return all(getattr(message, field) == value for field, value in self._wanted)
+
+
+async def follow_stream(call: Call[House]) -> StreamingResponse:
+    query: StreamQuery = call.query
+    wanted = Filter(query)
+    tail = call.house.tail
+    after = await tail.start_of(_last_event_id(call.headers.get("last-event-id")) if "last-event-id" in call.headers else query.after)
+    # X-Accel-Buffering: a proxy of the nginx family would hold the stream back otherwise.
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(_frames(tail, after, wanted), media_type="text/event-stream", headers=headers)
+
+
+def _last_event_id(text: str | None) -> int:
+    if text is None or not (text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= _POSITION_MAX):
+        raise InvalidInput.at("Last-Event-ID", "is not a position: the id of a message that this stream sent before")
+    return int(text)
+
+
+async def _frames(tail: Tail, after: int, wanted: Filter) -> AsyncIterator[bytes]:
+    """Messages behind the position, in order, until the client goes or the process closes."""
+    async with tail.following():
+        # At once, so that a reader that is cut before its first message still resumes from here.
+        yield _mark(after)
+        marked_at_s = time.monotonic()
+        while not tail.closed.is_set():
+            try:
+                messages = await tail.read(after)
+            except Unavailable:
+                await tail.wait(_POSITION_MAX, RETRY_INTERVAL_S)
+                messages = []
+            frames = [_frame(message) for message in messages if wanted(message)]
+            if frames:
+                yield b"".join(frames)
+                marked_at_s = time.monotonic()
+            if messages:
+                after = messages[-1].position
+            else:
+                await tail.wait(after, max(HEARTBEAT_S - (time.monotonic() - marked_at_s), 0.01))
+            if time.monotonic() - marked_at_s >= HEARTBEAT_S:
+                yield _mark(after)
+                marked_at_s = time.monotonic()
+
+
+def _mark(position: int) -> bytes:
+    """An id without data: nothing is dispatched, but a reader resumes from here."""
+    return b"id: %d\n\n" % position
+
+
+def _frame(message: Message) -> bytes:
+    # A type may hold any character; a line break would end the field.
+    kind = " ".join(message.type.splitlines())
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (message.position, kind.encode(), message.body)
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/api/v1/stream",
+        handler=follow_stream,
+        permission=Permission.STREAM_READ,
+        query=StreamQuery,
+        answer=Envelope,
+        media_type="text/event-stream",
+        tag="stream",
+        summary="Follow the stream as server-sent events",
+        description=(
+            "`id:` is the position, `event:` the message's type, `data:` its envelope. Resume with `Last-Event-ID`, or begin behind `after`; "
+            "with neither it begins now. Every 15 s without a message an `id:` without data tells how far the reader is."
+        ),
+        problems=(PositionExpired,),
+    ),
+)

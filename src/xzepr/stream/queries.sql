@@ -1,0 +1,135 @@
+-- Outbox, sequencer, stream.
+
+-- name: ring
+-- Outside any transaction of work. Wakes the sequencer; carries nothing.
+select pg_notify('xzepr_outbox', '')
+
+-- name: acquire_lead
+-- Take the lease when nobody holds it, by the database's clock. $1: who; $2: for how many seconds.
+update sequencer s
+set epoch = s.epoch + 1, holder = $1, expires_at = clock_timestamp() + make_interval(secs => $2)
+where s.expires_at < clock_timestamp()
+returning s.epoch
+
+-- name: renew_lead
+-- By the holder of this epoch alone; no row: the lease is lost.
+update sequencer s
+set expires_at = clock_timestamp() + make_interval(secs => $2)
+where s.epoch = $1
+returning s.epoch
+
+-- name: free_lead
+-- By the parent of a relay that died, or by a relay that ends: the next one need not wait for the expiry.
+update sequencer s set expires_at = '-infinity' where s.holder = $1
+
+-- name: lock_lead
+-- First in each sequencing transaction: one that was paused and woke up finds another epoch and writes nothing.
+select s.last_position from sequencer s where s.epoch = $1 for update
+
+-- name: outbox_has_rows
+-- The idle look: takes no lock, writes nothing.
+select exists (select from outbox)
+
+-- name: take_outbox
+-- The lowest numbers that can be seen, with the group's definition where the fact is one. No SKIP LOCKED: one takes, alone.
+select
+    o.seq, o.kind, o.artifact_id, o.event_id, o.event_receiver_id, o.event_receiver_version,
+    o.event_receiver_group_id, o.event_receiver_group_version, o.success, o.traceparent,
+    g.enabled as group_enabled, g.event_receiver_ids as group_event_receiver_ids, g.deleted as group_deleted
+from (select t.* from outbox t order by t.seq limit $1) o
+left join event_receiver_group_versions g
+    on g.event_receiver_group_id = o.event_receiver_group_id and g.resource_version = o.event_receiver_group_version
+order by o.seq
+
+-- name: load_sequenced_groups
+-- The definitions as of their last sequenced version; for a new leader.
+select g.event_receiver_group_id as id, g.resource_version as version, g.enabled, g.event_receiver_ids
+from sequenced_groups s
+join event_receiver_group_versions g
+    on g.event_receiver_group_id = s.event_receiver_group_id and g.resource_version = s.resource_version
+where not g.deleted
+
+-- name: load_heads
+-- All heads of these artifacts.
+select h.artifact_id, h.event_receiver_id, h.event_id, h.seq, h.success
+from gate_heads h
+where h.artifact_id = any($1)
+
+-- name: load_told
+-- Which of these pairs were ever told complete.
+select s.event_receiver_group_id, s.artifact_id
+from unnest($1::text[], $2::bytea[]) as pair (event_receiver_group_id, artifact_id)
+join group_states s on s.event_receiver_group_id = pair.event_receiver_group_id and s.artifact_id = pair.artifact_id
+where s.first_position is not null
+
+-- name: append_stream
+-- Rows with the next positions.
+insert into stream (
+    position, message_id, kind, seq, artifact_id, event_id, event_receiver_id, event_receiver_version,
+    event_receiver_group_id, event_receiver_group_version, success, first, sequenced_at, traceparent
+)
+select * from unnest(
+    $1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::bytea[], $6::text[], $7::text[], $8::integer[],
+    $9::text[], $10::integer[], $11::boolean[], $12::boolean[], $13::timestamptz[], $14::text[]
+)
+
+-- name: put_heads
+-- Each pair once per call.
+insert into gate_heads (artifact_id, event_receiver_id, event_id, seq, success)
+select * from unnest($1::bytea[], $2::text[], $3::text[], $4::bigint[], $5::boolean[])
+on conflict (artifact_id, event_receiver_id)
+do update set event_id = excluded.event_id, seq = excluded.seq, success = excluded.success
+
+-- name: put_group_states
+-- Each pair once per call. The position of the first completion stays.
+insert into group_states (
+    event_receiver_group_id, artifact_id, event_receiver_group_version, complete, event_id, first_position, last_position
+)
+select * from unnest($1::text[], $2::bytea[], $3::integer[], $4::boolean[], $5::text[], $6::bigint[], $7::bigint[])
+on conflict (event_receiver_group_id, artifact_id)
+do update set
+    event_receiver_group_version = excluded.event_receiver_group_version,
+    complete = excluded.complete,
+    event_id = excluded.event_id,
+    first_position = coalesce(group_states.first_position, excluded.first_position),
+    last_position = excluded.last_position
+
+-- name: put_sequenced_groups
+-- Each group once per call, at its highest version.
+insert into sequenced_groups (event_receiver_group_id, resource_version)
+select * from unnest($1::text[], $2::integer[])
+on conflict (event_receiver_group_id) do update set resource_version = excluded.resource_version
+
+-- name: delete_outbox
+-- What was sequenced in this transaction.
+delete from outbox o where o.seq = any($1)
+
+-- name: advance_position
+-- Under the lock that lock_lead took.
+update sequencer s set last_position = $2 where s.epoch = $1
+
+-- name: stream_bounds
+-- Oldest position kept (null: nothing yet) and the newest given.
+select (select min(t.position) from stream t) as oldest, s.last_position as newest from sequencer s
+
+-- name: newest_position
+select s.last_position from sequencer s
+
+-- name: read_stream
+-- Messages behind a position with the immutable rows that their envelopes are made of.
+select
+    s.position, s.message_id, s.kind, s.seq, s.event_id, s.event_receiver_id, s.event_receiver_version,
+    s.event_receiver_group_id, s.event_receiver_group_version, s.success, s.first, s.sequenced_at, s.traceparent,
+    e.name as e_name, e.version as e_version, e.release as e_release, e.platform_id as e_platform_id, e.package as e_package,
+    e.description as e_description, e.payload as e_payload, e.success as e_success, e.created_at as e_created_at,
+    r.name as r_name, r.type as r_type, r.version as r_version, r.description as r_description, r.schema as r_schema,
+    r.fingerprint as r_fingerprint, r.created_at as r_created_at, r.updated_at as r_updated_at,
+    g.name as g_name, g.type as g_type, g.version as g_version, g.description as g_description, g.enabled as g_enabled,
+    g.event_receiver_ids as g_event_receiver_ids, g.created_at as g_created_at, g.updated_at as g_updated_at
+from (select t.* from stream t where t.position > $1 order by t.position limit $2) s
+left join events e on e.id = s.event_id
+left join event_receiver_versions r
+    on r.event_receiver_id = s.event_receiver_id and r.resource_version = s.event_receiver_version
+left join event_receiver_group_versions g
+    on g.event_receiver_group_id = s.event_receiver_group_id and g.resource_version = s.event_receiver_group_version
+order by s.position

@@ -1,0 +1,233 @@
+"""The sequencer: moves outbox rows into the stream, gives each a position, and decides the gates as it goes.
+
+One short transaction per step: lock the lease and check its epoch; take the lowest numbers that can be seen; append each to the stream with the next
+position, and right behind it what `groups/gates.decide` says follows; store the fold's new state; delete the rows; commit. So a fact,
+its position, its decisions and the state are one commit, and the stream has no holes.
+
+*State is what was sequenced*, never what the tables of events and definitions show: those run ahead. Definitions are kept in memory between
+steps; after anything but a clean commit (lost lease, lost connection, an error) that memory is dropped and read again from the database,
+so it never holds what was not committed.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+import asyncpg
+import structlog
+
+from xzepr import clock, ids
+from xzepr.db.pool import Connection, Database
+from xzepr.db.queries import Queries
+from xzepr.errors import Unavailable
+from xzepr.groups.gates import Decision, EventFact, FoldState, GroupDefinition, GroupFact, Head, Verdict, decide
+from xzepr.ids import MessageId
+from xzepr.stream.lead import Lead
+from xzepr.stream.message import Kind
+
+log = structlog.get_logger(__name__)
+queries = Queries("xzepr.stream")
+
+BATCH_FACTS_MAX: Final = 2_000
+BUSY_INTERVAL_S: Final = 0.02
+IDLE_INTERVAL_S: Final = 0.25
+# After a fault, so that a database that is away is not hammered.
+RETRY_INTERVAL_S: Final = 0.5
+
+_GROUP_KINDS: Final = frozenset({Kind.GROUP_CREATED, Kind.GROUP_MODIFIED, Kind.GROUP_DELETED})
+
+
+class LeadLost(Exception):
+    """Another epoch has begun; nothing was written."""
+
+
+@dataclass(slots=True)
+class _Step:
+    """What one step will write. rows: of the stream, in order of position; the dicts: each key once, its last value."""
+
+    position: int
+    now: datetime
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    heads: dict[tuple[bytes, str], tuple[str, int, bool]] = field(default_factory=dict)
+    states: dict[tuple[str, bytes], tuple[int, bool, str, int | None, int]] = field(default_factory=dict)
+    groups: dict[str, int] = field(default_factory=dict)
+
+    def append(self, kind: Kind, row: Any, *, success: bool, verdict: Verdict | None = None) -> int:
+        """One stream row at the next position."""
+        self.position += 1
+        group_id = verdict.group_id if verdict else row["event_receiver_group_id"]
+        group_version = verdict.group_version if verdict else row["event_receiver_group_version"]
+        self.rows.append(
+            (
+                self.position,
+                ids.mint(MessageId),
+                kind.value,
+                row["seq"],
+                row["artifact_id"],
+                row["event_id"],
+                row["event_receiver_id"],
+                row["event_receiver_version"],
+                group_id,
+                group_version,
+                success,
+                verdict.first if verdict else None,
+                self.now,
+                row["traceparent"],
+            )
+        )
+        return self.position
+
+    def note(self, row: Any, decision: Decision) -> None:
+        """An event's decision: the new head, and each verdict behind the event."""
+        if decision.head is not None:
+            self.heads[row["artifact_id"], row["event_receiver_id"]] = decision.head
+        for verdict in decision.verdicts:
+            complete = verdict.kind is Kind.GROUP_COMPLETE
+            position = self.append(verdict.kind, row, success=complete, verdict=verdict)
+            key = (verdict.group_id, row["artifact_id"])
+            first = position if verdict.first else self.states[key][3] if key in self.states else None
+            self.states[key] = (verdict.group_version, complete, row["event_id"], first, position)
+
+
+class Sequencer:
+    """The one loop. batch_facts_max: rows taken in one step."""
+
+    def __init__(self, database: Database, lead: Lead, *, batch_facts_max: int = BATCH_FACTS_MAX) -> None:
+        self._database = database
+        self._lead = lead
+        self._batch_facts_max = batch_facts_max
+        self._state: FoldState | None = None
+        self._bell = asyncio.Event()
+
+    def wake(self) -> None:
+        """There may be something to take; look now."""
+        self._bell.set()
+
+    async def run(self) -> None:
+        """Sequence until cancelled, whenever this process leads. No error ends the loop: it is logged, and the step tried again."""
+        while True:
+            epoch = await self._lead.held()
+            try:
+                sequenced = await self.step(epoch)
+                await self._rest(BUSY_INTERVAL_S if sequenced else IDLE_INTERVAL_S, full=sequenced >= self._batch_facts_max)
+            except LeadLost:
+                self._lead.lose()
+            except Unavailable as error:
+                log.warning("sequencer.database_away", reason=error.message)
+                await asyncio.sleep(RETRY_INTERVAL_S)
+            except Exception:
+                log.exception("sequencer.step_failed")
+                await asyncio.sleep(RETRY_INTERVAL_S)
+
+    async def step(self, epoch: int) -> int:
+        """Sequence one batch; how many facts. Raises LeadLost, Unavailable, or what the database says; then nothing was written, or
+        (a connection lost at the commit) all of it was: the next step starts from what is stored either way."""
+        try:
+            async with self._database.connection() as connection:
+                if not await connection.fetchval(queries["outbox_has_rows"]):
+                    return 0
+                async with connection.transaction():
+                    return await self._sequence(connection, epoch)
+        except BaseException:
+            self._state = None
+            raise
+
+    async def _sequence(self, connection: Connection, epoch: int) -> int:
+        last_position = await connection.fetchval(queries["lock_lead"], epoch)
+        if last_position is None:
+            raise LeadLost
+        if self._state is None:
+            self._state = await _load_groups(connection)
+        facts = await connection.fetch(queries["take_outbox"], self._batch_facts_max)
+        await _load_artifacts(connection, self._state, facts)
+        step = _Step(last_position, clock.now())
+        for row in facts:
+            _fold(self._state, step, row)
+        await _write(connection, epoch, step, [row["seq"] for row in facts])
+        # Heads and completions are read anew for each batch; only definitions are kept.
+        self._state.heads, self._state.told = {}, set()
+        return len(facts)
+
+    async def _rest(self, seconds: float, *, full: bool) -> None:
+        """Until the next look: none behind a full batch, at least the busy interval behind others, cut short by the bell when idle."""
+        if full:
+            return
+        await asyncio.sleep(BUSY_INTERVAL_S)
+        try:
+            async with asyncio.timeout(max(seconds - BUSY_INTERVAL_S, 0)):
+                await self._bell.wait()
+        except TimeoutError:
+            pass
+        self._bell.clear()
+
+
+def _fold(state: FoldState, step: _Step, row: Any) -> None:
+    """One fact: its own row, what it decides, and the state behind it."""
+    kind = Kind(row["kind"])
+    if kind is Kind.EVENT_RECORDED:
+        step.append(kind, row, success=row["success"])
+        fact = EventFact(row["seq"], row["artifact_id"], row["event_receiver_id"], row["event_id"], row["success"])
+        decision = decide(state, fact)
+        step.note(row, decision)
+        state.apply(fact, decision)
+        return
+    step.append(kind, row, success=True)
+    if kind in _GROUP_KINDS:
+        state.define(_group_fact(row))
+        step.groups[row["event_receiver_group_id"]] = row["event_receiver_group_version"]
+
+
+def _group_fact(row: Any) -> GroupFact:
+    group_id = row["event_receiver_group_id"]
+    if row["group_deleted"]:
+        return GroupFact(row["seq"], group_id, None)
+    receiver_ids = tuple(row["group_event_receiver_ids"])
+    return GroupFact(row["seq"], group_id, GroupDefinition(group_id, row["event_receiver_group_version"], row["group_enabled"], receiver_ids))
+
+
+async def _load_groups(connection: Connection) -> FoldState:
+    state = FoldState()
+    for row in await connection.fetch(queries["load_sequenced_groups"]):
+        state.define(GroupFact(0, row["id"], GroupDefinition(row["id"], row["version"], row["enabled"], tuple(row["event_receiver_ids"]))))
+    return state
+
+
+async def _load_artifacts(connection: Connection, state: FoldState, facts: list[asyncpg.Record]) -> None:
+    """Heads of the artifacts in this batch, and which of their groups (old ones and those defined in this batch) were told complete."""
+    events = [row for row in facts if row["kind"] == Kind.EVENT_RECORDED]
+    if not events:
+        return
+    for row in await connection.fetch(queries["load_heads"], list({row["artifact_id"] for row in events})):
+        state.heads[row["artifact_id"], row["event_receiver_id"]] = Head(row["event_id"], row["seq"], row["success"])
+    in_batch: dict[str, set[str]] = {}
+    for row in facts:
+        for receiver_id in row["group_event_receiver_ids"] or ():
+            in_batch.setdefault(receiver_id, set()).add(row["event_receiver_group_id"])
+    pairs = {
+        (group_id, row["artifact_id"])
+        for row in events
+        for source in (state.groups_of, in_batch)
+        for group_id in source.get(row["event_receiver_id"], ())
+    }
+    if pairs:
+        for row in await connection.fetch(queries["load_told"], [pair[0] for pair in pairs], [pair[1] for pair in pairs]):
+            state.told.add((row["event_receiver_group_id"], row["artifact_id"]))
+
+
+async def _write(connection: Connection, epoch: int, step: _Step, taken: list[int]) -> None:
+    if step.rows:
+        await connection.execute(queries["append_stream"], *map(list, zip(*step.rows, strict=True)))
+    if step.heads:
+        await connection.execute(queries["put_heads"], *_columns(step.heads))
+    if step.states:
+        await connection.execute(queries["put_group_states"], *_columns(step.states))
+    if step.groups:
+        await connection.execute(queries["put_sequenced_groups"], list(step.groups), list(step.groups.values()))
+    await connection.execute(queries["delete_outbox"], taken)
+    await connection.execute(queries["advance_position"], epoch, step.position)
+
+
+def _columns(rows: dict[Any, tuple[Any, ...]]) -> list[list[Any]]:
+    """Key and value fields as columns, in the order of the keys, so that two steps lock rows in one order."""
+    return [list(column) for column in zip(*((*key, *rows[key]) for key in sorted(rows)), strict=True)]
