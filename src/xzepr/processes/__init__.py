@@ -1,0 +1,1 @@
+"""The processes of an installation: a parent that supervises, web workers, the relay."""

@@ -1,0 +1,62 @@
+"""A web worker: uvicorn on the socket that the parent bound. SIGTERM: no new connections, open requests are answered, followers of the
+stream are let go (they resume by their position), then it ends."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import Final
+
+import uvicorn
+
+from xzepr.app import build_app, build_house
+from xzepr.house import House
+from xzepr.processes.orders import Orders
+from xzepr.settings import Settings
+
+# An open request may take this long to be answered after SIGTERM.
+DRAIN_S: Final = 20
+KEEP_ALIVE_S: Final = 75
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, told what to do at the beginning and the end."""
+
+    def __init__(self, config: uvicorn.Config, house: House, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._house = house
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Followers would hold the drain up until its end.
+        self._house.tail.closed.set()
+        super().handle_exit(sig, frame)
+
+
+def run_web(orders: Orders, settings: Settings, ready: Callable[[], None]) -> int:
+    """Serve until SIGTERM; the exit code."""
+    assert orders.listen_fd is not None
+    house = build_house(settings, connections_min=orders.connections_min, connections_max=orders.connections_max)
+    config = uvicorn.Config(
+        build_app(house),
+        http="httptools",
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=DRAIN_S,
+    )
+    server = _Server(config, house, ready)
+    listening = socket.socket(fileno=orders.listen_fd)
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(server.serve(sockets=[listening]))
+    return 0 if server.started else 1

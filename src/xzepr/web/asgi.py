@@ -1,0 +1,180 @@
+"""From the routing table to an ASGI application: the way of a request through a door.
+
+Method, principal, permission, path, query, body, handler, answer: in this order, so that nobody learns by a body's faults what they may not
+do. Whatever is raised on the way becomes a problem answer in middleware.Doorway. Rate limits belong between principal and permission (a caller that
+is refused counts too), idempotency keys between body and handler: both places are marked in _Door.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final, NoReturn
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Mount, Router
+from starlette.routing import Route as StarletteRoute
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from xzepr import ids
+from xzepr.auth.authenticate import Authenticator
+from xzepr.errors import BodyTooLarge, MethodNotAllowed, NotFound, RequestTimeout, UnsupportedMediaType
+from xzepr.settings import Settings
+from xzepr.web.call import Answer, Call, traceparent_of
+from xzepr.web.inputs import decode_body, decode_query
+from xzepr.web.middleware import Doorway, allowed_methods
+from xzepr.web.routes import Route, require_complete
+
+BASE: Final = "/api/v1"
+# The same contract under a name that stays when the EPR dialect takes the root.
+ALIAS: Final = "/xzepr/api/v1"
+
+_encode = msgspec.json.Encoder().encode
+
+
+def build_asgi(
+    table: Sequence[Route],
+    *,
+    house: Any,
+    settings: Settings,
+    lifespan: Callable[[Any], AbstractAsyncContextManager[None]],
+    static_directory: str,
+) -> ASGIApp:
+    """The application. Raises IncompleteRoute for a route that must not be served."""
+    require_complete(table)
+    authenticator = Authenticator(settings)
+    by_path: dict[str, dict[str, Route]] = {}
+    # `/events/stream` must not be taken for an id, wherever it stands in the table.
+    for route in sorted(table, key=lambda route: route.path.count("{")):
+        by_path.setdefault(route.path, {})[route.method] = route
+    routes: list[Any] = []
+    for path, methods in by_path.items():
+        door = _Door(methods, house, settings, authenticator)
+        routes.append(StarletteRoute(path, door))
+        if path.startswith(BASE + "/"):
+            routes.append(StarletteRoute(ALIAS + path.removeprefix(BASE), door))
+    routes.append(Mount("/static", _Static(directory=static_directory)))
+    return Doorway(Router(routes, redirect_slashes=False, default=_not_found, lifespan=lifespan), settings)
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> NoReturn:
+    raise NotFound("there is nothing at this address")
+
+
+class _Door:
+    """One address with its methods."""
+
+    def __init__(self, methods: dict[str, Route], house: Any, settings: Settings, authenticator: Authenticator) -> None:
+        self._methods = methods
+        self._allow = allowed_methods(methods)
+        self._house = house
+        self._authenticator = authenticator
+        self._body_max_bytes = settings.security.validation.max_body_size
+        self._body_timeout_s = settings.server.request_timeout_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            response = await self._answer(request)
+        except ClientDisconnect:
+            return
+        if request.method == "HEAD" and isinstance(response, StreamingResponse):
+            response = _not_begun(response)
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={"Allow": self._allow})
+        route = self._methods.get("GET" if request.method == "HEAD" else request.method)
+        if route is None:
+            raise MethodNotAllowed(f"this address takes {self._allow}", extra={"allow": self._allow})
+        principal = self._authenticator.principal(request.client.host if request.client else None, request.headers)
+        # Rate limits: here.
+        principal.require(route.permissions)
+        path = {name: ids.parse(kind, request.path_params[name], name) for name, kind in route.path_params.items()}
+        query = decode_query(request.scope["query_string"], route.query or _NoQuery)
+        raw_body, body, tree = b"", None, None
+        if route.body is not None:
+            _require_json(request)
+            raw_body = await self._read_body(request)
+            body, tree = decode_body(raw_body, route.body)
+        # Idempotency keys: here.
+        answer = await route.handler(
+            Call(
+                house=self._house,
+                principal=principal,
+                path=path,
+                query=query if route.query is not None else None,
+                body=body,
+                raw_body=raw_body,
+                tree=tree,
+                headers=request.headers,
+                request_id=request.state.request_id,
+                traceparent=traceparent_of(request.headers),
+                request=request,
+            )
+        )
+        return answer if isinstance(answer, Response) else _response(route, answer)
+
+    async def _read_body(self, request: Request) -> bytes:
+        """Raises BodyTooLarge before more than the limit is held, RequestTimeout when it does not arrive in time."""
+        declared = request.headers.get("content-length", "0")
+        if declared.isascii() and declared.isdigit() and int(declared[:20]) > self._body_max_bytes:
+            raise self._too_large()
+        received = bytearray()
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                async for piece in request.stream():
+                    if len(received) + len(piece) > self._body_max_bytes:
+                        raise self._too_large()
+                    received += piece
+        except TimeoutError:
+            raise RequestTimeout(f"the body did not arrive within {self._body_timeout_s:g} s (server.request_timeout_seconds)") from None
+        return bytes(received)
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"a body has at most {self._body_max_bytes} bytes here (security.validation.max_body_size)")
+
+
+class _NoQuery(msgspec.Struct, frozen=True):
+    """For routes that take no parameters: each one given is a fault."""
+
+
+class _Static(StaticFiles):
+    """Files of the wheel. Browsers keep them and ask each time whether they changed: after an upgrade nobody sees old pages."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        allow = allowed_methods(["GET"])
+        if scope["method"] == "OPTIONS":
+            return Response(status_code=204, headers={"Allow": allow})
+        try:
+            response = await super().get_response(path, scope)
+        except HTTPException as error:
+            if error.status_code == 405:
+                raise MethodNotAllowed(f"this address takes {allow}", extra={"allow": allow}) from None
+            raise NotFound("there is no such file") from None
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+def _require_json(request: Request) -> None:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise UnsupportedMediaType(f"this address takes application/json, not {media_type[:100] or 'a body without Content-Type'}")
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedMediaType("this address takes no Content-Encoding")
+
+
+def _response(route: Route, answer: Answer) -> Response:
+    body = _encode(answer.body) if answer.body is not None else b""
+    return Response(body, answer.status or route.status, dict(answer.headers), route.media_type if body else None)
+
+
+def _not_begun(stream: StreamingResponse) -> Response:
+    """What HEAD gets of a stream: its headers. The stream itself never begins."""
+    bare = Response(status_code=stream.status_code)
+    bare.raw_headers = stream.raw_headers
+    return bare

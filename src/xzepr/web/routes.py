@@ -1,0 +1,77 @@
+"""The routing table: what each address takes and gives, and which permission it needs.
+
+Enforcement, 404 and 405, and the OpenAPI document all come from here. A route that names neither a permission nor PUBLIC, or leaves out a type that its method needs, is
+refused when the application is built, so it cannot be served by accident.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+from starlette.responses import Response
+
+from xzepr.auth.permissions import Permission, Public
+from xzepr.errors import XzeprError
+from xzepr.web.call import Answer
+
+Handler = Callable[[Any], Awaitable[Answer | Response]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One method of one address.
+
+    permission: one, several (all needed), or PUBLIC. path_params: name to the id type that it is parsed as. query, body, answer: types
+    for msgspec; answer None: no body. problems: what may be answered besides the problems that follow from the rest.
+    """
+
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+    path: str
+    handler: Handler
+    permission: Permission | tuple[Permission, ...] | Public | None = None
+    path_params: Mapping[str, Callable[[str], str]] = field(default_factory=dict)
+    query: type[msgspec.Struct] | None = None
+    body: type[msgspec.Struct] | None = None
+    answer: Any = None
+    status: int = 200
+    media_type: str = "application/json"
+    summary: str
+    description: str = ""
+    tag: str
+    problems: tuple[type[XzeprError], ...] = ()
+    example_body: Any = None
+    example_answer: Any = None
+    in_document: bool = True
+
+    @property
+    def permissions(self) -> tuple[Permission, ...]:
+        """Needed, all of them; none for a public route."""
+        if self.permission is None or isinstance(self.permission, Public):
+            return ()
+        return self.permission if isinstance(self.permission, tuple) else (self.permission,)
+
+
+class IncompleteRoute(Exception):
+    """A route that must not be served."""
+
+
+def require_complete(routes: Iterable[Route]) -> None:
+    """Raises IncompleteRoute naming the first route that says too little, or that stands there twice."""
+    seen: set[tuple[str, str]] = set()
+    for route in routes:
+        where = f"{route.method} {route.path}"
+        if route.permission is None or route.permission == ():
+            raise IncompleteRoute(f"{where} names neither a permission nor PUBLIC")
+        if route.answer is None and route.status not in (204, 205, 304):
+            raise IncompleteRoute(f"{where} names no type for its answer")
+        if route.body is None and route.method in ("PUT", "PATCH"):
+            raise IncompleteRoute(f"{where} names no type for its body")
+        if route.body is not None and route.method in ("GET", "DELETE"):
+            raise IncompleteRoute(f"{where} takes a body, which a {route.method} has not")
+        named = {part[1:-1] for part in route.path.split("/") if part.startswith("{")}
+        if named != set(route.path_params):
+            raise IncompleteRoute(f"{where}: the path's parameters and path_params differ")
+        if (route.method, route.path) in seen:
+            raise IncompleteRoute(f"{where} stands in the table twice")
+        seen.add((route.method, route.path))
