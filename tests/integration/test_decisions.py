@@ -1,0 +1,234 @@
+"""Every decision of the sequencer against a plain sequential model that sees the public stream alone, over random histories.
+
+Histories mix what a company does in a year: shared receivers, disabled groups, groups made late or edited, failures after success, artifacts
+that differ in one field, writers at once, commits that come late (a lower number that becomes visible after a higher one was sequenced).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.cast import event
+from support.model import replay
+from support.rounds import rounds
+
+from xzepr import clock, ids
+from xzepr.auth.permissions import Role
+from xzepr.auth.principal import Principal
+from xzepr.db.pool import Database
+from xzepr.db.queries import Queries
+from xzepr.events.model import CheckedEvent, NewEvent
+from xzepr.events.record import Recorder, record_event
+from xzepr.groups.manage import create_group, set_enabled
+from xzepr.groups.model import NewEventReceiverGroup
+from xzepr.ids import EventId, EventReceiverGroupId, EventReceiverId
+from xzepr.receivers.manage import Receivers, create_receiver
+from xzepr.receivers.model import NewEventReceiver
+from xzepr.receivers.payload import PayloadChecker
+from xzepr.stream.follow import Tail
+from xzepr.stream.lead import Lead
+from xzepr.stream.outbox import Bell
+from xzepr.stream.sequencer import LeadLost, Sequencer
+
+ALICE = Principal(roles=frozenset({Role.ADMIN}))
+RECEIVERS = 4
+# The same artifact but for one field each.
+ARTIFACTS = [{}, {"version": "1.4.3"}, {"package": "deb"}, {"name": "API"}]
+
+events = Queries("xzepr.events")
+group_queries = Queries("xzepr.groups")
+
+post = st.tuples(st.just("post"), st.integers(0, RECEIVERS - 1), st.integers(0, len(ARTIFACTS) - 1), st.booleans())
+acts = st.one_of(
+    post,
+    post,
+    post,
+    st.tuples(st.just("together"), st.lists(post, min_size=2, max_size=5)),
+    st.tuples(st.just("hold"), st.integers(0, RECEIVERS - 1), st.integers(0, len(ARTIFACTS) - 1), st.booleans()),
+    st.tuples(st.just("release"), st.integers(0, 3)),
+    st.tuples(st.just("group"), st.lists(st.integers(0, RECEIVERS - 1), min_size=1, max_size=3, unique=True), st.booleans()),
+    st.tuples(st.just("enable"), st.integers(0, 3), st.booleans()),
+    st.tuples(st.just("edit"), st.integers(0, 3), st.lists(st.integers(0, RECEIVERS - 1), min_size=1, max_size=3, unique=True)),
+    st.tuples(st.just("step"), st.sampled_from([1, 3, 2000])),
+    st.tuples(st.just("step"), st.sampled_from([1, 3, 2000])),
+)
+
+
+@dataclass
+class World:
+    """One history being made."""
+
+    database: Database
+    url: str
+    recorder: Recorder
+    receivers: list[EventReceiverId] = field(default_factory=list)
+    groups: list[EventReceiverGroupId] = field(default_factory=list)
+    held: list[tuple[Any, Any]] = field(default_factory=list)
+    epoch: int = 1
+
+    async def reset(self) -> None:
+        async with self.database.connection() as connection:
+            await connection.execute(
+                "truncate events, outbox, stream, gate_heads, group_states, sequenced_groups, event_receiver_group_versions, event_receiver_groups"
+            )
+            await connection.execute("update sequencer set epoch = 1, expires_at = '-infinity', last_position = 0")
+        self.groups.clear()
+
+    def new_event(self, receiver: int, artifact: int, success: bool) -> NewEvent:
+        body = event(self.receivers[receiver], success=success, **ARTIFACTS[artifact])
+        return msgspec.json.decode(msgspec.json.encode(body), type=NewEvent)
+
+    async def post(self, receiver: int, artifact: int, success: bool) -> None:
+        await record_event(self.recorder, ALICE, self.new_event(receiver, artifact, success), {})
+
+    async def hold(self, receiver: int, artifact: int, success: bool) -> None:
+        """An event that has its number and is not committed yet."""
+        if len(self.held) >= 4:
+            return
+        new = self.new_event(receiver, artifact, success)
+        event_id = ids.mint(EventId)
+        connection = await asyncpg.connect(self.url)
+        transaction = connection.transaction()
+        await transaction.start()
+        checked = CheckedEvent(event_id, new, "{}", self.receivers[receiver], 1, None, ids.time_of(event_id), None)
+        assert await connection.fetchval(events["record_event"], *checked.row()) is not None
+        self.held.append((connection, transaction))
+
+    async def release(self, place: int) -> None:
+        if self.held:
+            connection, transaction = self.held.pop(place % len(self.held))
+            await transaction.commit()
+            await connection.close()
+
+    async def group(self, members: list[int], enabled: bool) -> None:
+        body = NewEventReceiverGroup(
+            name="g", type="g.complete", version="1", enabled=enabled, event_receiver_ids=[self.receivers[member] for member in members]
+        )
+        self.groups.append(await create_group(self.database, ALICE, body, clock.now()))
+
+    async def enable(self, place: int, enabled: bool) -> None:
+        if self.groups:
+            await set_enabled(self.database, ALICE, self.groups[place % len(self.groups)], enabled, clock.now())
+
+    async def edit(self, place: int, members: list[int]) -> None:
+        if not self.groups:
+            return
+        group_id = self.groups[place % len(self.groups)]
+        async with self.database.transaction() as connection:
+            row = await connection.fetchrow(group_queries["lock_group"], group_id)
+            assert row is not None
+            changed = [self.receivers[member] for member in members]
+            fields = (row["name"], row["type"], row["version"], row["description"], row["enabled"], changed, clock.now())
+            await connection.execute(group_queries["modify_group"], group_id, *fields)
+
+    async def step(self, facts_max: int) -> int:
+        sequencer = self.sequencers.setdefault(facts_max, Sequencer(self.database, Lead(self.database, "test"), batch_facts_max=facts_max))
+        return await sequencer.step(self.epoch)
+
+    sequencers: dict[int, Sequencer] = field(default_factory=dict)
+
+    async def take(self, act: tuple[Any, ...]) -> None:
+        name, *rest = act
+        if name == "together":
+            await asyncio.gather(*(self.post(*one[1:]) for one in rest[0]))
+        elif name == "step":
+            # Sequencers with different batches stand for leaders that follow each other: each begins from what is stored.
+            self.sequencers.clear()
+            await self.step(*rest)
+        else:
+            await getattr(self, name)(*rest)
+
+    async def finish(self) -> list[bytes]:
+        while self.held:
+            await self.release(0)
+        while await self.step(2000):
+            pass
+        tail, bodies = Tail(self.database), []
+        while messages := await tail.read(len(bodies)):
+            bodies += [message.body for message in messages]
+        return bodies
+
+
+@pytest.fixture
+async def world(database: Database, database_url: str) -> AsyncIterator[World]:
+    checker = PayloadChecker()
+    made = World(database, database_url, Recorder(database, Receivers(database), checker, Bell(database)))
+    for number in range(RECEIVERS):
+        body = NewEventReceiver(name=f"r{number}", type=f"r{number}.done", version="1", schema=msgspec.Raw(b"{}"))
+        made.receivers.append(await create_receiver(database, checker, ALICE, body, clock.now()))
+    yield made
+    await checker.close()
+
+
+@given(history=st.lists(acts, min_size=5, max_size=60))
+@settings(max_examples=rounds(500), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+async def test_every_decision_equals_the_model_over_random_histories(world: World, history: list[tuple[Any, ...]]) -> None:
+    await world.reset()
+    for act in history:
+        await world.take(act)
+    replay(await world.finish())
+    assert not await fold_differs(world)
+
+
+async def fold_differs(world: World) -> list[Any]:
+    """Rows of the fold's heads that are not what the events say, when everything is sequenced."""
+    async with world.database.connection() as connection:
+        return await connection.fetch(
+            """select h.artifact_id, h.event_receiver_id from gate_heads h
+            full join (
+                select distinct on (e.artifact_id, e.event_receiver_id) e.artifact_id, e.event_receiver_id, e.id, e.seq, e.success
+                from events e order by e.artifact_id, e.event_receiver_id, e.seq desc
+            ) n on n.artifact_id = h.artifact_id and n.event_receiver_id = h.event_receiver_id
+            where h.event_id is distinct from n.id or h.seq is distinct from n.seq or h.success is distinct from n.success"""
+        )
+
+
+async def test_success_failure_success_in_one_batch_owes_three_messages(world: World) -> None:
+    await world.reset()
+    await world.group([0, 1], True)
+    await world.post(0, 0, True)
+    for success in (True, False, True):
+        await world.post(1, 0, success)
+    seen = replay(await world.finish())
+    assert (seen["complete"], seen["broken"], seen["first"]) == (2, 1, 1)
+
+
+async def test_a_late_commit_is_recorded_and_changes_nothing(world: World) -> None:
+    await world.reset()
+    await world.group([0], True)
+    await world.hold(0, 0, False)
+    await world.post(0, 0, True)
+    await world.step(2000)
+    await world.release(0)
+    seen = replay(await world.finish())
+    assert (seen["events"], seen["late"], seen["complete"], seen["broken"]) == (2, 1, 1, 0)
+
+
+async def test_broken_is_owed_also_when_complete_was_never_told(world: World) -> None:
+    await world.reset()
+    await world.post(0, 0, True)
+    await world.post(1, 0, True)
+    await world.group([0, 1], True)
+    await world.post(1, 0, False)
+    seen = replay(await world.finish())
+    assert (seen["complete"], seen["broken"]) == (0, 1)
+
+
+async def test_a_paused_leader_of_an_older_epoch_writes_nothing(world: World) -> None:
+    await world.reset()
+    await world.post(0, 0, True)
+    async with world.database.connection() as connection:
+        await connection.execute("update sequencer set epoch = 2")
+    with pytest.raises(LeadLost):
+        await world.step(2000)
+    async with world.database.connection() as connection:
+        assert await connection.fetchval("select count(*) from stream") == 0
+        assert await connection.fetchval("select count(*) from outbox") == 1
+    world.epoch = 2
+    assert replay(await world.finish())["events"] == 1

@@ -1,0 +1,96 @@
+"""A whole installation as a user starts it: `xzepr serve` in a process of its own, on a database of its own."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+XZEPR = str(Path(sys.executable).with_name("xzepr"))
+ALL_HOURS_S = 60.0
+
+
+class Installation:
+    """url: of the server; process: the parent. `lines`: what it printed so far."""
+
+    def __init__(self, environ: dict[str, str], arguments: tuple[str, ...] = ("serve",), command: tuple[str, ...] = (XZEPR,), **options: object) -> None:
+        self.environ = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("XZEPR")},
+            "XZEPR__SERVER__PORT": "0",
+            "XZEPR__AUTH__ANONYMOUS_ROLES": "admin",
+            **environ,
+        }
+        self.lines: list[str] = []
+        self.url = ""
+        self._heard = threading.Condition()
+        self.process = subprocess.Popen(
+            [*command, *arguments], env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/", start_new_session=True, **options
+        )  # type: ignore[call-overload]
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._heard:
+                self.lines.append(line.rstrip())
+                self._heard.notify_all()
+
+    def wait_for(self, pattern: str, seconds: float = ALL_HOURS_S, *, after: int = 0) -> re.Match[str]:
+        """The first line that matches, from line number `after` on."""
+        deadline = time.monotonic() + seconds
+        with self._heard:
+            while True:
+                for line in self.lines[after:]:
+                    if match := re.search(pattern, line):
+                        return match
+                if self.process.poll() is not None and not self._heard.wait(0.2):
+                    raise AssertionError(f"it ended with {self.process.returncode} before {pattern!r}:\n" + "\n".join(self.lines[-40:]))
+                if not self._heard.wait(max(deadline - time.monotonic(), 0)) and time.monotonic() >= deadline:
+                    raise AssertionError(f"{pattern!r} was not printed within {seconds} s:\n" + "\n".join(self.lines[-40:]))
+
+    def ready(self, seconds: float = ALL_HOURS_S) -> "Installation":
+        self.url = self.wait_for(r"listens on (http://\S+)", seconds)[1]
+        return self
+
+    def children(self, role: str) -> list[psutil.Process]:
+        """Live processes of a role, by the names that the log gave them last."""
+        pids = [int(match[1]) for line in self.lines if (match := re.search(rf"process\.ready .*pid=(\d+).*role={role}", line))]
+        return [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+
+    def tree(self) -> list[psutil.Process]:
+        parent = psutil.Process(self.process.pid)
+        return [parent, *parent.children(recursive=True)]
+
+    def stop(self, seconds: float = 40) -> int:
+        """SIGTERM; the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(seconds)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        return code
+
+    def kill(self) -> None:
+        """The whole tree, at once."""
+        for process in self.tree():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait(20)
+
+
+@contextlib.contextmanager
+def installation(**environ: str) -> Iterator[Installation]:
+    """Started, ready, and stopped by SIGTERM, which must end it with 0."""
+    running = Installation(environ)
+    try:
+        yield running.ready()
+    finally:
+        code = running.stop()
+    assert code == 0, "\n".join(running.lines[-40:])

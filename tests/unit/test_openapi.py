@@ -1,0 +1,263 @@
+"""The OpenAPI document: valid by itself, and the same as what is enforced."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+import pytest
+
+from xzepr import errors
+from xzepr.app import ROUTES
+from xzepr.errors import XzeprError
+from xzepr.web import pages
+from xzepr.web.openapi import build_document, operation_id, problems_of
+from xzepr.web.problems import MEDIA_TYPE
+from xzepr.web.routes import Route
+
+TABLE = [*ROUTES, *pages.routes(ROUTES)]
+SHOWN = [route for route in TABLE if route.in_document]
+# Through JSON and back: it must be plain data.
+DOCUMENT: dict[str, Any] = json.loads(msgspec.json.encode(build_document(TABLE)))
+
+# What OpenAPI 3.1 asks of the parts that we use, written down here: `additionalProperties` would hide a misspelt keyword.
+OPEN = {"type": "object"}
+CONTENT = {
+    "type": "object",
+    "minProperties": 1,
+    "additionalProperties": {
+        "type": "object",
+        "required": ["schema"],
+        "properties": {"schema": OPEN, "example": True},
+        "additionalProperties": False,
+    },
+}
+RESPONSE = {
+    "type": "object",
+    "required": ["description"],
+    "properties": {"description": {"type": "string", "minLength": 1}, "headers": OPEN, "content": CONTENT},
+    "additionalProperties": False,
+}
+PARAMETER = {
+    "type": "object",
+    "required": ["name", "in", "schema"],
+    "properties": {"name": {"type": "string"}, "in": {"enum": ["path", "query"]}, "required": {"type": "boolean"}, "schema": OPEN},
+    "additionalProperties": False,
+    "if": {"properties": {"in": {"const": "path"}}},
+    "then": {"required": ["required"], "properties": {"required": {"const": True}}},
+}
+OPERATION = {
+    "type": "object",
+    "required": ["operationId", "tags", "summary", "responses", "x-permission"],
+    "properties": {
+        "operationId": {"type": "string", "pattern": "^[a-z][A-Za-z0-9_]*$"},
+        "tags": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+        "summary": {"type": "string", "minLength": 1},
+        "description": {"type": "string", "minLength": 1},
+        "x-permission": {"anyOf": [{"const": "public"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
+        "parameters": {"type": "array", "items": PARAMETER},
+        "requestBody": {
+            "type": "object",
+            "required": ["content", "required"],
+            "properties": {"content": CONTENT, "required": {"const": True}},
+            "additionalProperties": False,
+        },
+        "responses": {"type": "object", "minProperties": 1, "patternProperties": {"^[1-5][0-9][0-9]$": RESPONSE}, "additionalProperties": False},
+    },
+    "additionalProperties": False,
+}
+STRUCTURE = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "type": "object",
+    "required": ["openapi", "info", "paths"],
+    "properties": {
+        "openapi": {"type": "string", "pattern": r"^3\.1\.\d+$"},
+        "info": {
+            "type": "object",
+            "required": ["title", "version"],
+            "properties": {
+                "title": {"type": "string"},
+                "version": {"type": "string"},
+                "summary": {"type": "string"},
+                "license": {"type": "object", "required": ["name"], "not": {"required": ["identifier", "url"]}},
+            },
+            "additionalProperties": False,
+        },
+        "servers": {"type": "array", "items": {"type": "object", "required": ["url"]}},
+        "tags": {"type": "array", "items": {"type": "object", "required": ["name"]}},
+        "paths": {
+            "type": "object",
+            "propertyNames": {"pattern": "^/"},
+            "additionalProperties": {
+                "type": "object",
+                "minProperties": 1,
+                "propertyNames": {"enum": ["get", "post", "put", "patch", "delete"]},
+                "additionalProperties": OPERATION,
+            },
+        },
+        "components": {
+            "type": "object",
+            "properties": {
+                "schemas": {"type": "object", "propertyNames": {"pattern": "^[A-Za-z0-9._-]+$"}, "additionalProperties": OPEN},
+                "headers": {"type": "object", "additionalProperties": {"type": "object", "required": ["schema"]}},
+            },
+            "additionalProperties": False,
+        },
+    },
+    "additionalProperties": False,
+}
+
+
+def operations() -> Iterator[tuple[Route, dict[str, Any]]]:
+    for route in SHOWN:
+        yield route, DOCUMENT["paths"][route.path][route.method.lower()]
+
+
+def references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for child in node.values():
+            yield from references(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from references(child)
+
+
+def schemas() -> Iterator[Any]:
+    yield from DOCUMENT["components"]["schemas"].values()
+    for _, operation in operations():
+        yield from (parameter["schema"] for parameter in operation.get("parameters", []))
+        contents = [operation["requestBody"]] if "requestBody" in operation else []
+        for part in [*contents, *operation["responses"].values()]:
+            yield from (content["schema"] for content in part.get("content", {}).values())
+
+
+def bundled(schema: Any) -> dict[str, Any]:
+    """The schema with the components that it refers to."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "components": DOCUMENT["components"], "allOf": [schema]}
+
+
+def test_document_has_the_structure_that_openapi_asks_for() -> None:
+    assert [error.message for error in jsonschema_rs.Draft202012Validator(STRUCTURE).iter_errors(DOCUMENT)] == []
+
+
+def test_every_reference_leads_somewhere_inside() -> None:
+    found = set(references(DOCUMENT))
+    assert found
+    for reference in found:
+        place: Any = DOCUMENT
+        assert reference.startswith("#/")
+        for part in reference[2:].split("/"):
+            place = place[part]
+
+
+def test_every_schema_is_a_json_schema() -> None:
+    for schema in schemas():
+        assert jsonschema_rs.meta.is_valid({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}), schema
+
+
+def test_operation_ids_are_unique() -> None:
+    names = [operation["operationId"] for _, operation in operations()]
+    assert len(set(names)) == len(names)
+
+
+def test_operation_id_is_method_and_path() -> None:
+    by_name = {operation_id(route) for route in SHOWN}
+    assert {"get_home", "post_events", "get_groups_id_status", "patch_groups_id", "get_health_live"} <= by_name
+
+
+def test_path_parameters_are_those_of_the_path() -> None:
+    for route, operation in operations():
+        named = re.findall(r"\{(\w+)\}", route.path)
+        assert named == [parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "path"]
+
+
+def test_query_parameters_are_those_of_the_type() -> None:
+    for route, operation in operations():
+        wanted = [field.encode_name for field in msgspec.structs.fields(route.query)] if route.query else []
+        assert wanted == [parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "query"]
+
+
+def test_optional_query_parameter_is_never_null() -> None:
+    for _, operation in operations():
+        for parameter in operation.get("parameters", []):
+            assert "null" not in json.dumps(parameter["schema"])
+
+
+def test_every_permission_is_named() -> None:
+    for route, operation in operations():
+        assert operation["x-permission"] == ([str(permission) for permission in route.permissions] or "public")
+
+
+def test_every_example_satisfies_its_schema() -> None:
+    checked = 0
+    for route, operation in operations():
+        parts = [operation["responses"][str(route.status)], *([operation["requestBody"]] if route.body else [])]
+        for content in (content for part in parts for content in part.get("content", {}).values()):
+            if "example" in content:
+                jsonschema_rs.validator_for(bundled(content["schema"])).validate(content["example"])
+                checked += 1
+    assert checked
+
+
+def test_raw_json_is_any_json_or_the_kind_it_must_be() -> None:
+    components = DOCUMENT["components"]["schemas"]
+    assert components["NewEvent"]["properties"]["payload"] == {}
+    assert components["NewEventReceiver"]["properties"]["schema"] == {"type": "object"}
+
+
+def test_unknown_fields_of_a_body_are_refused_in_the_document_too() -> None:
+    for route, operation in operations():
+        if route.body is not None:
+            [content] = operation["requestBody"]["content"].values()
+            [reference] = references(content["schema"])
+            assert DOCUMENT["components"]["schemas"][reference.rpartition("/")[2]]["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("route", SHOWN, ids=operation_id)
+def test_every_problem_of_a_route_is_described(route: Route) -> None:
+    responses = DOCUMENT["paths"][route.path][route.method.lower()]["responses"]
+    for kind in problems_of(route):
+        answer = responses[str(kind.status)]
+        assert f"`{kind.code}`" in answer["description"]
+        assert answer["content"][MEDIA_TYPE]["schema"] == {"$ref": "#/components/schemas/Problem"}
+    expected = {"500", "503", "400", str(route.status), *({"401", "403"} if route.permissions else ()), *({"408", "413", "415"} if route.body else ())}
+    assert expected <= set(responses)
+
+
+def test_codes_of_problems_are_unique_and_explained() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, XzeprError)]
+    codes = [kind.code for kind in kinds]
+    assert len(set(codes)) == len(codes)
+    page = pages._page("problems.html", rows=pages._problem_rows())
+    assert all(f'id="{code}"' in page for code in codes)
+
+
+@pytest.mark.parametrize("name", ["home.html", "docs.html", "problems.html"])
+def test_pages_load_nothing_from_elsewhere_and_hold_nothing_inline(name: str) -> None:
+    page = pages._page(name)
+    loaded = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert loaded
+    assert all(address.startswith("/") and not address.startswith("//") for address in loaded)
+    assert re.findall(r"<script(?![^>]*\ssrc=)|<style|\son\w+=|\sstyle=|javascript:", page) == []
+
+
+@pytest.mark.parametrize(
+    ("accept", "html"),
+    [
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", True),
+        ("text/html", True),
+        ("application/json;q=0.5, text/html", True),
+        ("application/json, text/html;q=0.5", False),
+        ("application/json", False),
+        ("*/*", False),
+        ("", False),
+        ("text/html;q=0", False),
+        ("text/html;q=nonsense", False),
+    ],
+)
+def test_page_is_for_those_who_rank_html_above_json(accept: str, html: bool) -> None:
+    assert pages.prefers_html(accept) is html
