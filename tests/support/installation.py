@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 XZEPR = str(Path(sys.executable).with_name("xzepr"))
-ALL_HOURS_S = 60.0
+READY_S = 60.0
 
 
 class Installation:
@@ -33,7 +33,8 @@ class Installation:
         self.process = subprocess.Popen(
             [*command, *arguments], env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/", start_new_session=True, **options
         )  # type: ignore[call-overload]
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
@@ -42,7 +43,7 @@ class Installation:
                 self.lines.append(line.rstrip())
                 self._heard.notify_all()
 
-    def wait_for(self, pattern: str, seconds: float = ALL_HOURS_S, *, after: int = 0) -> re.Match[str]:
+    def wait_for(self, pattern: str, seconds: float = READY_S, *, after: int = 0) -> re.Match[str]:
         """The first line that matches, from line number `after` on."""
         deadline = time.monotonic() + seconds
         with self._heard:
@@ -55,7 +56,7 @@ class Installation:
                 if not self._heard.wait(max(deadline - time.monotonic(), 0)) and time.monotonic() >= deadline:
                     raise AssertionError(f"{pattern!r} was not printed within {seconds} s:\n" + "\n".join(self.lines[-40:]))
 
-    def ready(self, seconds: float = ALL_HOURS_S) -> "Installation":
+    def ready(self, seconds: float = READY_S) -> "Installation":
         self.url = self.wait_for(r"listens on (http://\S+)", seconds)[1]
         return self
 
@@ -73,8 +74,7 @@ class Installation:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(seconds)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        self._close()
         return code
 
     def kill(self) -> None:
@@ -83,6 +83,12 @@ class Installation:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self.process.wait(20)
+        self._close()
+
+    def _close(self) -> None:
+        self._listener.join(10)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
 
 @contextlib.contextmanager

@@ -173,7 +173,7 @@ def test_query_is_decoded_by_its_types() -> None:
 def test_text_parameter_stays_text() -> None:
     assert decode_query(b"name=null", Filter).name == "null"
     assert decode_query(b"name=5", Filter).name == "5"
-    assert decode_query("name=%C3%A9&limit=1".encode(), Filter).name == "é"
+    assert decode_query(b"name=%C3%A9&limit=1", Filter).name == "é"
 
 
 def test_all_faults_of_a_query_are_told_at_once() -> None:

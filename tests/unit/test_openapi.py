@@ -224,7 +224,14 @@ def test_every_problem_of_a_route_is_described(route: Route) -> None:
         answer = responses[str(kind.status)]
         assert f"`{kind.code}`" in answer["description"]
         assert answer["content"][MEDIA_TYPE]["schema"] == {"$ref": "#/components/schemas/Problem"}
-    expected = {"500", "503", "400", str(route.status), *({"401", "403"} if route.permissions else ()), *({"408", "413", "415"} if route.body else ())}
+    expected = {
+        "500",
+        "503",
+        "400",
+        str(route.status),
+        *({"401", "403"} if route.permissions else ()),
+        *({"408", "413", "415"} if route.body else ()),
+    }
     assert expected <= set(responses)
 
 

@@ -4,13 +4,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from starlette.datastructures import Headers
 
 from xzepr.auth.permissions import PUBLIC, Permission
 from xzepr.ids import EventId
 from xzepr.web.call import Answer, Call, traceparent_of
 from xzepr.web.middleware import allowed_methods
 from xzepr.web.routes import IncompleteRoute, Route, require_complete
-from starlette.datastructures import Headers
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"

@@ -1,0 +1,70 @@
+# Two commands: `make run` and `make test`. Each sets everything up first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo test unit lint types drill format reference lock wheel clean
+
+help: ## What can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## Everything into .venv; the command is then .venv/bin/xzepr
+
+# The lock holds every version and hash; the project itself is installed for editing, which also fetches the browser files. npm comes from
+# PATH, else from a wheel.
+$(STAMP): requirements/dev.lock requirements/node.lock pyproject.toml hatch_build.py browser/package-lock.json
+	@$(PYTHON) -c 'import sys; sys.exit("XZepr needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	command -v npm >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/node.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $(STAMP)
+
+# Until there are credentials, callers on this machine may do everything; XZepr says so in one line. Your own XZEPR__ variables count.
+run: export XZEPR__AUTH__ANONYMOUS_ROLES ?= admin
+run: setup ## Set up, then serve; Ctrl-C drains and stops
+	@exec $(BIN)/xzepr serve
+
+demo: setup ## A release pipeline on the running server (XZEPR_URL, default http://127.0.0.1:8042)
+	@$(BIN)/python demo/pipeline.py
+
+test: setup lint ## All checks and all tests; a fifth of the long trials
+	@.ci/prepare
+	$(PYTEST) tests
+
+unit: setup ## The tests that need no server
+	$(PYTEST) tests/unit
+
+lint: setup ## Style, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+drill: setup ## All rounds of the long trials; SEED= repeats one
+	XZEPR_ROUNDS=all $(PYTEST) tests/faults tests/integration/test_decisions.py tests/integration/test_status.py tests/integration/test_stream.py --timeout=3600 -s
+
+format: setup ## Put the code in order
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+reference: setup ## Write the generated pages and samples anew
+	$(BIN)/python -m xzepr.settings.sample yaml > config/default.yaml
+	$(BIN)/python -m xzepr.settings.sample page > docs/reference/configuration.md
+
+lock: setup ## Resolve dependencies anew
+	$(BIN)/uv pip compile pyproject.toml --extra embedded --group dev $(LOCK_OPTIONS) -o requirements/dev.lock
+	$(BIN)/uv pip compile --group node $(LOCK_OPTIONS) -o requirements/node.lock
+
+LOCK_OPTIONS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet
+
+wheel: setup ## Build the wheel into dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+clean: ## Remove what was made here (never the state directory)
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache src/xzepr/web/static/vendor browser/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
