@@ -1,8 +1,9 @@
 """A release pipeline as a company runs it, on a running server: `make demo`.
 
-Five receivers with schemas in the shape of CDEvents (build, scan, test, sign, deploy), a release group of the first four, three services with several
-versions. One version fails its scan, is repaired and released; one is never signed. At the end: one artifact's events, and why one named artifact may not move on.
-XZEPR_URL: the server, by default http://127.0.0.1:8042. Every run makes receivers and a group of its own, so it can be run again.
+Five receivers with schemas in the shape of CDEvents (build, scan, test, sign, deploy), a release group of the first four, three services with
+several versions. One version fails its scan, is repaired and released; one is never signed. At the end: one artifact's events, and why one named
+artifact may not move on. XZEPR_URL: the server, by default http://127.0.0.1:8042. Every run makes receivers and a group of its own, so it can be
+run again.
 """
 
 import os
@@ -81,7 +82,9 @@ class Pipeline:
             for name, (kind, schema) in ACTS.items()
         }
         gates = [self.receivers[name] for name in GATES]
-        self.group = self._created("groups", {"name": "release", "type": "com.example.release.approved", "version": "1.0.0", "event_receiver_ids": gates})
+        self.group = self._created(
+            "groups", {"name": "release", "type": "com.example.release.approved", "version": "1.0.0", "event_receiver_ids": gates}
+        )
 
     def act(self, name: str, service: str, version: str, *, success: bool = True, **content: Any) -> str:
         """Post one event; its id."""
@@ -147,11 +150,7 @@ def run(pipeline: Pipeline, console: Console) -> None:
 
 def _show_events(pipeline: Pipeline, console: Console) -> None:
     names = {receiver_id: name for name, receiver_id in pipeline.receivers.items()}
-    mine = [
-        event
-        for event in pipeline.get("events", {**artifact("checkout", "1.2.0"), "limit": 100})["data"]
-        if event["event_receiver_id"] in names
-    ]
+    mine = [event for event in pipeline.get("events", {**artifact("checkout", "1.2.0"), "limit": 100})["data"] if event["event_receiver_id"] in names]
     table = Table(title="What happened to checkout 1.2.0")
     for column in ("when", "act", "outcome", "event"):
         table.add_column(column)

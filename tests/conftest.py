@@ -8,9 +8,9 @@ from contextlib import ExitStack
 
 import httpx2
 import pytest
+
 from support import servers
 from support.installation import Installation, installation
-
 from xzepr import clock
 from xzepr.db import migrate as migrations
 from xzepr.db.pool import Database

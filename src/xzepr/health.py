@@ -72,9 +72,7 @@ async def check(database: Database) -> Health:
     assert row is not None
     current = row["migration"] == known_migrations()[-1].number
     leads = bool(row["sequencer_leads"])
-    parts = Components(
-        database="healthy", migrations="healthy" if current else "degraded", relay="healthy" if leads else "degraded"
-    )
+    parts = Components(database="healthy", migrations="healthy" if current else "degraded", relay="healthy" if leads else "degraded")
     return Health(status="healthy" if current and leads else "degraded", components=parts)
 
 

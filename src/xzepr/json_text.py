@@ -1,10 +1,11 @@
 """JSON that will survive: a strict reading of a body, and the compact form of a text that changes nothing of its meaning.
 
-What is refused here could not be stored and given back exactly, or would be read differently by the next reader: duplicate members, NUL, lone surrogates,
-invalid UTF-8, numbers beyond a double's range written with an exponent, integers over 1,000 digits, depth over 128. Everything else in a payload comes
-back as it was sent. Source: contract `rest.md`, "Rules for every route".
+What is refused here could not be stored and given back exactly, or would be read differently by the next reader: duplicate members, NUL, lone
+surrogates, invalid UTF-8, numbers beyond a double's range written with an exponent, integers over 1,000 digits, depth over 128. Everything else in
+a payload comes back as it was sent. Source: contract `rest.md`, "Rules for every route".
 
-The straight way is one pass of the C decoder with cheap looks at the text before it. Whatever looks suspicious goes a slower way, which tells every fault with its place.
+The straight way is one pass of the C decoder with cheap looks at the text before it. Whatever looks suspicious goes a slower way, which tells every
+fault with its place.
 """
 
 import json

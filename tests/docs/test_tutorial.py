@@ -48,5 +48,7 @@ def test_the_demo_runs_and_explains(shared_installation: Installation) -> None:
     assert "mailer 0.9.1: held back" in done.stdout
     assert "checkout 1.1.0: released" in done.stdout
     assert re.search(r"Why is mailer 0\.9\.1 not released\?\s+mailer 0\.9\.1 .*may not move on to release.*sign", done.stdout)
-    absent = subprocess.run([sys.executable, str(demo)], env={**environ, "XZEPR_URL": "http://127.0.0.1:1"}, capture_output=True, text=True, check=False)
+    absent = subprocess.run(
+        [sys.executable, str(demo)], env={**environ, "XZEPR_URL": "http://127.0.0.1:1"}, capture_output=True, text=True, check=False
+    )
     assert (absent.returncode, "make run" in absent.stdout) == (1, True)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import httpx2
 import psutil
 import pytest
+
 from support.cast import event, make_group, make_receiver
 from support.installation import Installation
 from support.model import replay

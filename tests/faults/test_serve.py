@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx2
 import psutil
 import pytest
+
 from support.cast import event, make_receiver, post_event
 from support.installation import XZEPR, Installation, installation
 
@@ -30,7 +31,7 @@ def state_dir() -> Iterator[Path]:
     shutil.rmtree(made, ignore_errors=True)
 
 
-def wait_until(what: str, seconds: float, done) -> None:  # noqa: ANN001
+def wait_until(what: str, seconds: float, done) -> None:
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline, what
@@ -81,9 +82,7 @@ def test_a_killed_worker_and_a_killed_relay_are_replaced(shared_installation: In
         before = {process.pid for process in shared_installation.children(role)}
         victim = shared_installation.children(role)[0]
         victim.kill()
-        wait_until(
-            f"no new {role}", 10, lambda role=role, before=before: {process.pid for process in shared_installation.children(role)} - before
-        )
+        wait_until(f"no new {role}", 10, lambda role=role, before=before: {process.pid for process in shared_installation.children(role)} - before)
     wait_until("not healthy again", 10, lambda: httpx2.get(f"{shared_installation.url}/health").json()["status"] == "healthy")
 
 

@@ -14,10 +14,10 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from support.cast import event
 from support.model import replay
 from support.rounds import rounds
-
 from xzepr import clock, ids
 from xzepr.auth.permissions import Role
 from xzepr.auth.principal import Principal

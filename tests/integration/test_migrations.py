@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import asyncpg
 import pytest
-from conftest import fresh_database, make_migrated
 
+from conftest import fresh_database, make_migrated
 from xzepr import ids
 from xzepr.db.migrate import Migration, MigrationError, check_schema, known_migrations, migrate
 from xzepr.db.pool import Database

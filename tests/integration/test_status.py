@@ -4,6 +4,7 @@ import asyncio
 import random
 
 import httpx2
+
 from support.cast import artifact_of, event, make_group, make_receiver, post_event
 from support.installation import Installation
 from support.model import replay
@@ -96,7 +97,9 @@ async def test_the_status_is_right_at_the_moment_of_the_201(shared_installation:
     async with httpx2.AsyncClient(base_url=shared_installation.url, timeout=60) as client:
         readers = 20
         # Each reader has artifacts of its own, so that what it posted last is the newest there.
-        work = [read(client, [f"s{number}-{each}" for each in range(5)], reads // readers, random.Random(chance.random())) for number in range(readers)]
+        work = [
+            read(client, [f"s{number}-{each}" for each in range(5)], reads // readers, random.Random(chance.random())) for number in range(readers)
+        ]
         assert sum(await asyncio.gather(*work)) == 0
 
 

@@ -4,15 +4,29 @@ import asyncio
 import json
 
 import httpx2
+
 from support.cast import event, make_group, make_receiver, post_event
 from support.installation import Installation
 from support.model import replay
 from support.rounds import rounds, seeded
 from support.stream import follow, read_all
 
-EVENT_KEYS = "id name version release platform_id package description payload success created_at event_receiver_id EventReceiver".split()
-RECEIVER_KEYS = "id name type version description schema fingerprint created_at".split()
-GROUP_KEYS = "id name type version description enabled event_receiver_ids created_at updated_at".split()
+EVENT_KEYS = [
+    "id",
+    "name",
+    "version",
+    "release",
+    "platform_id",
+    "package",
+    "description",
+    "payload",
+    "success",
+    "created_at",
+    "event_receiver_id",
+    "EventReceiver",
+]
+RECEIVER_KEYS = ["id", "name", "type", "version", "description", "schema", "fingerprint", "created_at"]
+GROUP_KEYS = ["id", "name", "type", "version", "description", "enabled", "event_receiver_ids", "created_at", "updated_at"]
 
 
 async def test_envelopes_have_the_shape_that_watchers_decode(shared_installation: Installation, http: httpx2.Client) -> None:
@@ -21,9 +35,7 @@ async def test_envelopes_have_the_shape_that_watchers_decode(shared_installation
     event_id = post_event(http, receiver, payload={"b": 1, "a": 2})
     failed = post_event(http, receiver, success=False)
     messages = [json.loads(body) for body in await read_all(shared_installation.url)]
-    mine = {
-        (message["type"], message["id"]): message for message in messages if {receiver, group, event_id, failed} & {message["id"]}
-    }
+    mine = {(message["type"], message["id"]): message for message in messages if {receiver, group, event_id, failed} & {message["id"]}}
 
     made = mine["epr.event.receiver.created", receiver]
     assert (made["platform_id"], made["package"], made["success"]) == ("event-provenance-registry", "event.receiver", True)
@@ -34,7 +46,20 @@ async def test_envelopes_have_the_shape_that_watchers_decode(shared_installation
     assert (grouped["package"], list(grouped["data"]["event_receiver_groups"][0])) == ("event.receiver.group", GROUP_KEYS)
 
     recorded = mine["shape.done", event_id]
-    assert list(recorded)[:12] == "success id specversion type source api_version name version release platform_id package data".split()
+    assert list(recorded)[:12] == [
+        "success",
+        "id",
+        "specversion",
+        "type",
+        "source",
+        "api_version",
+        "name",
+        "version",
+        "release",
+        "platform_id",
+        "package",
+        "data",
+    ]
     assert list(recorded["data"]["events"][0]) == EVENT_KEYS
     assert recorded["data"]["events"][0]["payload"] == {"b": 1, "a": 2}
     assert list(recorded["data"]["events"][0]["EventReceiver"]) == RECEIVER_KEYS

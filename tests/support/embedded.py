@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import psutil
 import pytest
+
 from support import servers
 
 PROGRAM = Path(__file__).with_name("embedded_owner.py")
@@ -117,6 +118,7 @@ class Holder:
 
     def __init__(self, who: User, state_dir: Path, programs: Path | None = None, environ: dict[str, str] | None = None) -> None:
         self.state_dir = state_dir
+        self.url = ""
         self.notes = state_dir.with_name(f"{state_dir.name}.notes")
         self._said: queue.Queue[dict[str, Any] | None] = queue.Queue()
         with self.notes.open("ab") as notes:
@@ -149,6 +151,7 @@ class Holder:
     def up(self, seconds: float = 60) -> dict[str, Any]:
         said = self.answer(seconds)
         assert "up" in said, f"{said}\n{self.notes.read_text()[-2000:]}"
+        self.url = str(said["up"])
         return said
 
     def refused(self) -> str:
@@ -218,6 +221,8 @@ class Place:
     def close(self) -> None:
         for holder in self.holders:
             holder.kill()
+            if holder.url:
+                shutil.rmtree(socket_dir(holder.url), ignore_errors=True)
         for state_dir in self._names:
             if (state_dir / "data").is_dir():
                 for process in inhabitants(state_dir):

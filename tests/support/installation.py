@@ -20,7 +20,9 @@ READY_S = 60.0
 class Installation:
     """url: of the server; process: the parent. `lines`: what it printed so far."""
 
-    def __init__(self, environ: dict[str, str], arguments: tuple[str, ...] = ("serve",), command: tuple[str, ...] = (XZEPR,), **options: object) -> None:
+    def __init__(
+        self, environ: dict[str, str], arguments: tuple[str, ...] = ("serve",), command: tuple[str, ...] = (XZEPR,), **options: object
+    ) -> None:
         self.environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith("XZEPR")},
             "XZEPR__SERVER__PORT": "0",
@@ -31,7 +33,14 @@ class Installation:
         self.url = ""
         self._heard = threading.Condition()
         self.process = subprocess.Popen(
-            [*command, *arguments], env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/", start_new_session=True, **options
+            [*command, *arguments],
+            env=self.environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd="/",
+            start_new_session=True,
+            **options,
         )  # type: ignore[call-overload]
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()

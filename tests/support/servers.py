@@ -90,5 +90,3 @@ def all_servers() -> Iterator[dict[str, Server]]:
     finally:
         for server in servers.values():
             server.stop()
-
-

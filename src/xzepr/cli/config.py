@@ -1,13 +1,15 @@
-"""`xzepr config show|check`."""
+"""`xzepr config show|check`: what the settings are and whether a server would start with them."""
 
 import os
-import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
+
+if TYPE_CHECKING:
+    from xzepr.settings import Loaded
 
 _file_option = click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings file instead of config/<XZEPR_ENV>.yaml.")
 _embedded_option = click.option("--allow-embedded", is_flag=True, help="In production, allow the embedded PostgreSQL.")
@@ -21,9 +23,10 @@ def config() -> None:
 @config.command()
 @_file_option
 @_embedded_option
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="For programs: an object of {value, source} by key.")
 def show(config_file: Path | None, allow_embedded: bool, as_json: bool) -> None:
     """Print every effective value with its source; secrets are masked."""
+    from xzepr.settings.masking import masked
     from xzepr.settings.model import knobs, value_of
 
     loaded = _load(config_file, allow_embedded)
@@ -45,27 +48,20 @@ def check(config_file: Path | None, allow_embedded: bool) -> None:
     click.echo("the settings are in order")
 
 
-def masked(path: str, value: Any) -> Any:
-    """A secret is not shown; of a URL only its password is hidden."""
-    from xzepr.settings.model import SECRETS
-
-    if path not in SECRETS or value is None:
-        return value
-    if isinstance(value, str) and "://" in value:
-        shown = re.sub(r"(://[^:/@]*:)[^@]*@", r"\1********@", value)
-        return re.sub(r"([?&]password=)[^&]*", r"\1********", shown)
-    return "********"
-
-
-def _load(config_file: Path | None, allow_embedded: bool) -> Any:
+def _load(config_file: Path | None, allow_embedded: bool) -> "Loaded":
+    """Warnings and faults go to standard error, one a line; a fault ends the command with 1."""
     from xzepr.settings import SettingsError, load_settings
 
     try:
         loaded = load_settings(config_file, environ=os.environ, cwd=Path.cwd(), allow_embedded=allow_embedded)
     except SettingsError as error:
-        for problem in error.problems:
-            click.echo(f"error: {problem}", err=True)
+        _tell("warning", error.warnings)
+        _tell("error", error.problems)
         sys.exit(1)
-    for warning in loaded.warnings:
-        click.echo(f"warning: {warning}", err=True)
+    _tell("warning", loaded.warnings)
     return loaded
+
+
+def _tell(kind: str, lines: list[str]) -> None:
+    for line in lines:
+        click.echo(f"{kind}: {line}", err=True)

@@ -43,10 +43,12 @@ class Migration:
 
     @property
     def sha256(self) -> str:
+        """Hex, of the text."""
         return sha256(self.sql.encode()).hexdigest()
 
     @property
     def in_transaction(self) -> bool:
+        """Whether it runs in one transaction, as all do that do not say otherwise in their first line."""
         return not self.sql.startswith(_NO_TRANSACTION)
 
     @property
@@ -57,11 +59,9 @@ class Migration:
 
 def known_migrations() -> list[Migration]:
     """The files that this code ships, in order."""
-    found = []
-    for entry in files("xzepr.db.migrations").iterdir():
-        if match := _FILE.fullmatch(entry.name):
-            found.append(Migration(int(match[1]), match[2], entry.read_text("utf-8")))
-    return sorted(found, key=lambda migration: migration.number)
+    found = ((entry, _FILE.fullmatch(entry.name)) for entry in files("xzepr.db.migrations").iterdir())
+    known = [Migration(int(match[1]), match[2], entry.read_text("utf-8")) for entry, match in found if match]
+    return sorted(known, key=lambda migration: migration.number)
 
 
 async def migrate(url: str, *, migrations: list[Migration] | None = None, lock_wait_s: float = LOCK_WAIT_S) -> list[Migration]:
@@ -122,10 +122,12 @@ async def _check_server(connection: Connection) -> None:
 async def _lock(connection: Connection, wait_s: float) -> None:
     try:
         async with asyncio.timeout(wait_s):
-            while not await connection.fetchval(queries["try_migration_lock"]):
+            while not await connection.fetchval(queries["try_migration_lock"]):  # noqa: ASYNC110  another process holds it
                 await asyncio.sleep(LOCK_POLL_S)
     except TimeoutError:
-        raise MigrationError(f"another migrator has held the lock for {wait_s:.0f} s; see pg_stat_activity for application_name xzepr-migrate") from None
+        raise MigrationError(
+            f"another migrator has held the lock for {wait_s:.0f} s; see pg_stat_activity for application_name xzepr-migrate"
+        ) from None
 
 
 async def _apply(connection: Connection, migration: Migration) -> None:

@@ -7,7 +7,7 @@ the code that knows what it means. After a restart of the database the pool open
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import asyncpg
 
@@ -54,7 +54,7 @@ class Database:
 
     async def open(self) -> Self:
         """Connect. Raises Unavailable when the server does not answer."""
-        with _translated():
+        with _Translated():
             self._pool = await asyncpg.create_pool(
                 self._url,
                 min_size=self._min,
@@ -81,20 +81,19 @@ class Database:
         """One connection, each statement its own transaction. Raises Unavailable when the database is away."""
         if self._pool is None:
             raise Unavailable("the database is not connected")
-        with _translated():
+        with _Translated():
             async with self._pool.acquire(timeout=self._connect_timeout_s) as connection:
                 yield connection
 
     @asynccontextmanager
     async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Connection]:
         """One transaction on one connection. snapshot: all its statements read one state of the database, and write nothing."""
-        async with self.connection() as connection:
-            isolation = "repeatable_read" if snapshot else None
-            async with connection.transaction(isolation=isolation, readonly=snapshot):
-                yield connection
+        isolation: Literal["repeatable_read"] | None = "repeatable_read" if snapshot else None
+        async with self.connection() as connection, connection.transaction(isolation=isolation, readonly=snapshot):
+            yield connection
 
 
-class _translated:
+class _Translated:
     """Turn what the driver raises when the database is away into Unavailable, with the cause kept for the log."""
 
     def __enter__(self) -> None:

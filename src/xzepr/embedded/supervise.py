@@ -1,9 +1,9 @@
 """Keeps the embedded PostgreSQL running for every xzepr process of one state directory.
 
-A lock on a file decides who supervises: the *owner* runs the server as its child; the others *join* it. The kernel frees the lock when the owner dies, however it
-dies, and the server then stops by its death signal; a joiner that gets the lock starts it again. States: starting, owner, joiner,
-stopped. A server that dies under its owner is started again; after a kill the old one's children may hold its memory for a moment, so a start is
-tried until it works.
+A lock on a file decides who supervises: the *owner* runs the server as its child; the others *join* it. The kernel frees the lock when the owner
+dies, however it dies, and the server then stops by its death signal; a joiner that gets the lock starts it again. States: starting, owner, joiner,
+stopped. A server that dies under its owner is started again. A start waits for the end of what is left of the old server, and is tried until it
+works; one that recovers from a crash takes the time that it takes. A start that fails leaves nothing running.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import fcntl
 import os
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Final
@@ -19,25 +20,33 @@ from typing import Final
 import asyncpg
 import structlog
 
-from xzepr.embedded.account import EmbeddedError, make_state_dir, server_account, socket_dir
-from xzepr.embedded.binaries import find_binaries, reachable
+from xzepr.embedded.account import Account, EmbeddedError, make_state_dir, server_account, socket_dir
+from xzepr.embedded.binaries import Binaries, find_binaries, reachable, remove_other_copies
 from xzepr.embedded.cluster import Cluster, data_major
+from xzepr.embedded.leftovers import clear_leftovers
 
 log = structlog.get_logger(__name__)
 
 START_S: Final = 60.0
 POLL_S: Final = 0.05
 WATCH_S: Final = 0.25
+# Between two attempts of a server that does not start.
+PAUSE_MAX_S: Final = 1.0
 STOP_FAST_S: Final = 20.0
 STOP_IMMEDIATE_S: Final = 5.0
+_ADVICE: Final = "for production, use your own PostgreSQL (database.url)"
 
 
 class EmbeddedPostgres:
-    """The server of one state directory, as this process sees it. Use it from the main thread: the server dies with the thread that started it."""
+    """The server of one state directory, as this process sees it. Use it from the main thread: the server dies with the thread that started it.
+
+    bindir: the setting database.embedded.bindir. version: of the programs, such as "15.18", after start().
+    """
 
     def __init__(self, state_dir: Path, *, bindir: Path | None = None) -> None:
-        self._state_dir = state_dir
-        self._bindir = bindir
+        # The server has a working directory of its own, so a relative path would mean another place there.
+        self._state_dir = state_dir.expanduser().absolute()
+        self._bindir = bindir.expanduser().absolute() if bindir is not None else None
         self._cluster: Cluster | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: int | None = None
@@ -50,60 +59,141 @@ class EmbeddedPostgres:
 
     async def start(self) -> str:
         """Its URL, once it takes connections. Raises EmbeddedError with one clear line."""
-        account = server_account()
-        make_state_dir(self._state_dir, account)
-        sockets = socket_dir(self._state_dir, account)
-        deadline_s = time.monotonic() + START_S
-        while True:
-            if self._try_lock():
-                binaries = find_binaries(self._bindir, data_major(self._state_dir))
-                self.version = binaries.version
-                self._cluster = Cluster(self._state_dir, sockets, reachable(binaries, account, self._state_dir), account)
-                await asyncio.to_thread(self._make_in_thread)
-                await self._run_server(deadline_s)
-                log.warning("embedded.started", version=self.version, state_dir=str(self._state_dir), advice="for production, use your own PostgreSQL")
-                return self._cluster.url
-            if (major := data_major(self._state_dir)) is not None:
-                binaries = find_binaries(self._bindir, major)
-                self.version = binaries.version
-                self._cluster = Cluster(self._state_dir, sockets, reachable(binaries, account, self._state_dir), account)
-                if await self._takes_connections():
-                    log.warning("embedded.joined", version=self.version, state_dir=str(self._state_dir), advice="for production, use your own PostgreSQL")
-                    return self._cluster.url
-            if time.monotonic() > deadline_s:
-                raise EmbeddedError(f"another xzepr process holds {self._state_dir}, and its PostgreSQL does not answer; see postgres.log there")
-            await asyncio.sleep(POLL_S)
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("EmbeddedPostgres.start() belongs in the main thread: the server dies with the thread that started it")
+        try:
+            cluster = await self._own_or_join()
+            url = cluster.url
+        except OSError as error:
+            await self.stop()
+            raise EmbeddedError(f"PostgreSQL in {self._state_dir} cannot be started: {error}") from error
+        except BaseException:
+            await self.stop()
+            raise
+        log.warning("embedded.started" if self.owner else "embedded.joined", version=self.version, state_dir=str(self._state_dir), advice=_ADVICE)
+        return url
 
     async def watch(self) -> None:
         """Until cancelled: start the server again when it dies; take over when its owner is gone."""
         while True:
             await asyncio.sleep(WATCH_S)
-            if not self.owner:
-                if not self._try_lock():
-                    continue
-                log.warning("embedded.taking_over", state_dir=str(self._state_dir))
-            elif self._process is not None and self._process.poll() is None:
-                continue
-            else:
-                log.error("embedded.died", code=self._process.returncode if self._process else None)
             try:
-                await self._run_server(time.monotonic() + START_S)
-                log.warning("embedded.restarted", version=self.version)
-            except EmbeddedError as error:
-                log.error("embedded.not_restarted", reason=str(error))
+                if self.owner:
+                    await self._keep_running()
+                elif self._try_lock():
+                    await self._take_over()
+            except (EmbeddedError, OSError) as error:
+                log.error("embedded.not_running", reason=str(error))  # noqa: TRY400  the line says it all
+                await asyncio.sleep(PAUSE_MAX_S)
 
     async def stop(self) -> None:
         """Owner: fast shutdown, immediate when that takes too long. Joiner: nothing. Others that use it take over by their watch()."""
-        process, self._process = self._process, None
-        if process is not None and process.poll() is None:
-            for number, seconds in ((signal.SIGINT, STOP_FAST_S), (signal.SIGQUIT, STOP_IMMEDIATE_S), (signal.SIGKILL, STOP_IMMEDIATE_S)):
-                with contextlib.suppress(ProcessLookupError):
-                    process.send_signal(number)
-                if await _ended(process, seconds):
-                    break
+        await self._stop_server()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    async def _own_or_join(self) -> Cluster:
+        """As the first of this state directory or as one more. While another process still makes or starts the server, it is waited for."""
+        make_state_dir(self._state_dir, self._account())
+        deadline_s = time.monotonic() + START_S
+        while not self._try_lock():
+            if (cluster := self._joined()) is not None:
+                with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError):  # its database may not be there yet
+                    if await cluster.takes_connections():
+                        return cluster
+            if time.monotonic() > deadline_s:
+                raise EmbeddedError(f"another xzepr process holds {self._state_dir}, and its PostgreSQL does not answer; see postgres.log there")
+            await asyncio.sleep(POLL_S)
+        return await self._own()
+
+    def _joined(self) -> Cluster | None:
+        """The cluster of another owner, when it is made. Its programs are looked up once: this process may need them to take over."""
+        if self._cluster is None and (self._state_dir / "postgres-xzepr.password").exists() and (self._state_dir / "data").exists():
+            account = self._account()
+            self._cluster = Cluster(self._state_dir, socket_dir(self._state_dir, account), self._find(), account)
+        return self._cluster
+
+    async def _own(self) -> Cluster:
+        """Under the lock: all that a start needs, and the start. Raises EmbeddedError, OSError."""
+        account = self._account()
+        found = self._find()
+        # Files of tens of megabytes are copied, and initdb takes seconds.
+        binaries = await asyncio.to_thread(reachable, found, account, self._state_dir)
+        await asyncio.to_thread(remove_other_copies, self._state_dir, binaries)
+        cluster = Cluster(self._state_dir, socket_dir(self._state_dir, account), binaries, account)
+        await asyncio.to_thread(cluster.make)
+        self._cluster = cluster
+        await self._run_server(cluster)
+        return cluster
+
+    async def _take_over(self) -> None:
+        log.warning("embedded.taking_over", state_dir=str(self._state_dir))
+        try:
+            await self._own()
+        except BaseException:
+            # Another joiner may have what this one lacks.
+            await self.stop()
+            raise
+        log.warning("embedded.restarted", version=self.version)
+
+    async def _keep_running(self) -> None:
+        assert self._cluster is not None
+        code = self._process.poll() if self._process is not None else None
+        if self._process is not None and code is None:
+            if self._cluster.socket.exists():
+                return
+            # Somebody cleaned up: nobody finds the server any more.
+            log.error("embedded.socket_gone", socket=str(self._cluster.socket))
+            await self._stop_server()
+        else:
+            log.error("embedded.died", code=code)
+        socket_dir(self._state_dir, self._cluster.account)
+        await self._run_server(self._cluster)
+        log.warning("embedded.restarted", version=self.version)
+
+    async def _run_server(self, cluster: Cluster) -> None:
+        """Start it until it takes connections. Raises EmbeddedError, with the end of its log, when it does not within START_S."""
+        deadline_s = time.monotonic() + START_S
+        pause_s = POLL_S
+        while True:
+            await clear_leftovers(cluster.data, cluster.sockets, cluster.account.uid)
+            process = self._spawn(cluster)
+            while process.poll() is None and time.monotonic() < deadline_s:
+                status = cluster.status(process.pid)
+                if status == "ready" and await _is_usable(cluster):
+                    return
+                if status == "starting":
+                    # It may be recovering, which must not be cut off: it would begin anew.
+                    deadline_s = time.monotonic() + START_S
+                await asyncio.sleep(POLL_S)
+            if time.monotonic() >= deadline_s:
+                await self._stop_server()
+                raise EmbeddedError(f"PostgreSQL {self.version} does not start; the end of {self._state_dir}/postgres.log: {cluster.log_end()}")
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, PAUSE_MAX_S)
+
+    def _spawn(self, cluster: Cluster) -> subprocess.Popen[bytes]:
+        descriptor = cluster.open_log()
+        try:
+            # A session of its own: Ctrl-C is for the parent, which stops the server last.
+            self._process = subprocess.Popen(  # noqa: S603
+                cluster.server_command(), stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor, start_new_session=True
+            )
+        finally:
+            os.close(descriptor)
+        return self._process
+
+    async def _stop_server(self) -> None:
+        process, self._process = self._process, None
+        if process is None or process.poll() is not None:
+            return
+        for number, seconds in ((signal.SIGINT, STOP_FAST_S), (signal.SIGQUIT, STOP_IMMEDIATE_S), (signal.SIGKILL, STOP_IMMEDIATE_S)):
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+            if await _ended(process, seconds):
+                return
+        log.error("embedded.not_stopped", pid=process.pid)
 
     def _try_lock(self) -> bool:
         """The kernel frees it with the last descriptor; descriptors of this process are not inherited by the server."""
@@ -116,52 +206,33 @@ class EmbeddedPostgres:
         self._lock = descriptor
         return True
 
-    def _make_in_thread(self) -> None:
-        assert self._cluster is not None
-        self._cluster.make()
+    def _account(self) -> Account:
+        return server_account(self._state_dir / "data")
 
-    async def _run_server(self, deadline_s: float) -> None:
-        """Start it until it takes connections. Raises EmbeddedError at the deadline, with the end of its log."""
-        assert self._cluster is not None
-        while True:
-            descriptor = self._cluster.open_log()
-            try:
-                # A session of its own: Ctrl-C is for the parent, which stops the server last.
-                self._process = subprocess.Popen(  # noqa: S603
-                    self._cluster.server_command(), stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor, start_new_session=True
-                )
-            finally:
-                os.close(descriptor)
-            while self._process.poll() is None and time.monotonic() < deadline_s:
-                if self._cluster.is_ready(self._process.pid) and await self._is_usable():
-                    return
-                await asyncio.sleep(POLL_S)
-            if time.monotonic() >= deadline_s:
-                raise EmbeddedError(f"PostgreSQL {self.version} does not start; the end of {self._state_dir}/postgres.log: {self._log_end()}")
-            await asyncio.sleep(POLL_S * 2)
+    def _find(self) -> Binaries:
+        binaries = find_binaries(self._bindir, data_major(self._state_dir))
+        self.version = binaries.version
+        return binaries
 
-    async def _is_usable(self) -> bool:
-        assert self._cluster is not None
-        try:
-            await self._cluster.ensure_database()
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            log.debug("embedded.not_usable_yet", reason=str(error))
-            return False
-        return True
 
-    async def _takes_connections(self) -> bool:
-        assert self._cluster is not None
-        try:
-            connection = await asyncpg.connect(self._cluster.url, timeout=5)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            return False
-        await connection.close(timeout=5)
-        return True
-
-    def _log_end(self) -> str:
-        with contextlib.suppress(OSError):
-            return " ".join((self._state_dir / "postgres.log").read_text("utf-8", "replace")[-600:].split())
-        return ""
+async def _is_usable(cluster: Cluster) -> bool:
+    """Whether the application's role gets in; if not, it and its database are made, for the next time. Raises EmbeddedError when nobody gets in."""
+    try:
+        if not cluster.is_new:
+            return await cluster.takes_connections()
+    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError):
+        pass  # the first start was cut off here, or the password file is a new one
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        log.debug("embedded.not_usable_yet", reason=str(error))
+        return False
+    try:
+        await cluster.ensure_database()
+        cluster.is_new = False
+    except asyncpg.InvalidPasswordError as error:
+        raise EmbeddedError(f"the password in {cluster.state_dir}/postgres-superuser.password is not the server's: {error}") from None
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        log.debug("embedded.not_usable_yet", reason=str(error))
+    return False
 
 
 async def _ended(process: subprocess.Popen[bytes], seconds: float) -> bool:

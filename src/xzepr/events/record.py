@@ -64,9 +64,7 @@ async def record_event(recorder: Recorder, principal: Principal, event: NewEvent
             raise InvalidInput.at("/event_receiver_id", f"there is no event receiver {receiver_id}")
         try:
             require_may_post(principal, receiver)
-            await recorder.checker.check(
-                receiver.id, receiver.resource_version, receiver.schema_text, receiver.default_draft, payload, payload_text
-            )
+            await recorder.checker.check(receiver.id, receiver.resource_version, receiver.schema_text, receiver.default_draft, payload, payload_text)
         except (PayloadMismatch, PermissionDenied):
             # Refused by what is kept in memory, which may be old: only the version in force refuses.
             in_force = await recorder.receivers.reload(receiver_id)
@@ -118,4 +116,3 @@ async def _is_recorded(database: Database, event_id: EventId, give_up_at_s: floa
         except Unavailable:
             if time.monotonic() >= give_up_at_s:
                 raise
-

@@ -62,15 +62,11 @@ async def search_groups(database: Database, page: EventReceiverGroupPage) -> Pag
     after = ids.parse(EventReceiverGroupId, page.after, "?after") if page.after is not None else None
     receiver_id = ids.parse(EventReceiverId, page.event_receiver_id, "?event_receiver_id") if page.event_receiver_id is not None else None
     async with database.connection() as connection:
-        rows = await connection.fetch(
-            queries["search_groups"], page.name, page.type, page.version, page.enabled, receiver_id, after, page.limit + 1
-        )
+        rows = await connection.fetch(queries["search_groups"], page.name, page.type, page.version, page.enabled, receiver_id, after, page.limit + 1)
     return Page.of([_group(row) for row in rows], page.limit, lambda group: group.id)
 
 
-async def set_enabled(
-    database: Database, principal: Principal, group_id: EventReceiverGroupId, enabled: bool, now: datetime
-) -> EventReceiverGroup:
+async def set_enabled(database: Database, principal: Principal, group_id: EventReceiverGroupId, enabled: bool, now: datetime) -> EventReceiverGroup:
     """Enable or disable; the group as it is then. A value that it already has makes no version and no message.
 
     Raises NotFound, PermissionDenied unless the owner or an administrator asks.

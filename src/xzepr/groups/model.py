@@ -68,6 +68,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def nvrpp(self) -> Nvrpp:
+        """As the artifact's key."""
         return Nvrpp(self.name, self.version, self.release, self.platform_id, self.package)
 
 

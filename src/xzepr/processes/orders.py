@@ -35,6 +35,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def decoded_settings(self) -> Settings:
+        """As the parent read them."""
         return decode_settings(bytes(self.settings))
 
 

@@ -1,8 +1,8 @@
 """The parent: everything that `xzepr serve` starts, in order, and its end in reverse.
 
-Start: embedded PostgreSQL (when no database is configured), migrations, partitions, the listening socket, web workers, the relay. While it runs: a dead child is started again; a dead
-relay's lease is freed at once. SIGTERM or SIGINT: web workers drain, then the relay ends, then the database. A parent that is killed leaves nothing: children see the end of
-their standard input, PostgreSQL gets its death signal.
+Start: embedded PostgreSQL (when no database is configured), migrations, partitions, the listening socket, web workers, the relay. While it runs: a
+dead child is started again; a dead relay's lease is freed at once. SIGTERM or SIGINT: web workers drain, then the relay ends, then the database. A
+parent that is killed leaves nothing: children see the end of their standard input, PostgreSQL gets its death signal.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 import msgspec
@@ -137,8 +137,9 @@ async def prepare_database(settings: Settings, *, with_migrations: bool) -> None
                 facts = await connection.fetchrow(migrations.queries["server_facts"])
             assert facts is not None
             if facts["connections_max"] < settings.database.max_connections:
+                allowed = facts["connections_max"]
                 raise ServeError(
-                    f"database.max_connections: {settings.database.max_connections}, but PostgreSQL allows {facts['connections_max']} (its max_connections)"
+                    f"database.max_connections: {settings.database.max_connections}, but PostgreSQL allows {allowed} (its max_connections)"
                 )
             await ensure_partitions(database, clock.now())
         finally:
@@ -219,14 +220,16 @@ async def _running(children: list[Child], stop: asyncio.Event) -> AsyncIterator[
         yield all_ready in done
     finally:
         # After a drain these have ended; after a failure they are killed.
-        for task in [all_ready, stopped, *tasks]:
-            task.cancel()
-        await asyncio.gather(all_ready, stopped, *tasks, return_exceptions=True)
+        everything: list[asyncio.Task[Any]] = [all_ready, stopped, *tasks]
+        for each in everything:
+            each.cancel()
+        await asyncio.gather(*everything, return_exceptions=True)
 
 
-async def _all_set(events: list[asyncio.Event]) -> None:
+async def _all_set(events: list[asyncio.Event]) -> bool:
     for event in events:
         await event.wait()
+    return True
 
 
 def _announce(settings: Settings, listening: socket.socket, announce: Callable[[str], None]) -> None:

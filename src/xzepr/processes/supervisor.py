@@ -37,7 +37,8 @@ class Child:
         self._orders = orders
         self._on_death = on_death
         self._process: asyncio.subprocess.Process | None = None
-        self._ended = False
+        # Set by drain() while run() waits.
+        self._ended = asyncio.Event()
 
     @property
     def pid(self) -> int | None:
@@ -47,11 +48,11 @@ class Child:
     async def run(self, ready: asyncio.Event) -> None:
         """Keep it running until drain(). Sets `ready` at the first readiness; raises StartFailed when there is none."""
         delay_s = RESTART_MIN_S
-        while not self._ended:
+        while not self._ended.is_set():
             orders = self._orders()
             started_s = time.monotonic()
             code = await self._run_once(orders, ready)
-            if self._ended:
+            if self._ended.is_set():
                 return
             if not ready.is_set():
                 raise StartFailed(f"{orders.role} ended with code {code} before it was ready; its log lines stand above")
@@ -63,7 +64,7 @@ class Child:
 
     async def drain(self, seconds: float) -> None:
         """SIGTERM, then SIGKILL to what is still there after that time."""
-        self._ended = True
+        self._ended.set()
         process = self._process
         if process is None or process.returncode is not None:
             return

@@ -1,8 +1,8 @@
 """Checks that may take long, in helper processes that are killed when they do.
 
-The engine holds the interpreter while it runs, so neither a thread nor a timer could stop it. A helper is started when the first costly check comes, and kept
-for the next; it is killed when one order takes over ORDER_S, and ends by itself when its parent is gone. At most HELPERS_MAX run in one process; who
-finds none free waits, up to a bound, and nobody else waits for them. States of a helper: starting, free, at work, dead.
+The engine holds the interpreter while it runs, so neither a thread nor a timer could stop it. A helper is started when the first costly check
+comes, and kept for the next; it is killed when one order takes over ORDER_S, and ends by itself when its parent is gone. At most HELPERS_MAX run in
+one process; who finds none free waits, up to a bound, and nobody else waits for them. States of a helper: starting, free, at work, dead.
 
 Run as a module this is the helper itself: orders and answers are JSON behind four bytes of length, over standard input and output.
 """

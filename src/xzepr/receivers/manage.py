@@ -72,9 +72,7 @@ async def search_receivers(database: Database, page: EventReceiverPage) -> Page[
     """Newest first. Raises InvalidId for a cursor that is none."""
     after = ids.parse(EventReceiverId, page.after, "?after") if page.after is not None else None
     async with database.connection() as connection:
-        rows = await connection.fetch(
-            queries["search_receivers"], page.name, page.type, page.version, page.fingerprint, after, page.limit + 1
-        )
+        rows = await connection.fetch(queries["search_receivers"], page.name, page.type, page.version, page.fingerprint, after, page.limit + 1)
     return Page.of([_receiver(row) for row in rows], page.limit, lambda receiver: receiver.id)
 
 

@@ -1,9 +1,9 @@
 """A payload against its receiver's JSON Schema, without letting anybody's schema or payload hold up the others.
 
-When a receiver is made, its schema is examined once, in a helper process: is it a schema of a draft that we know, does it refer to nothing outside, can its patterns run
-in linear time, is its weight bounded. After that a check happens right here when its estimated worst case is some milliseconds (almost all are),
-and in a helper process that is killed after a second when it is not: recursion, a large payload, a heavy schema. Compiled schemas are
-kept by receiver and version, the least recently used dropped first.
+When a receiver is made, its schema is examined once, in a helper process: is it a schema of a draft that we know, does it refer to nothing outside,
+can its patterns run in linear time, is its weight bounded. After that a check happens right here when its estimated worst case is some milliseconds
+(almost all are), and in a helper process that is killed after a second when it is not: recursion, a large payload, a heavy schema. Compiled schemas
+are kept by receiver and version, the least recently used dropped first.
 """
 
 from collections import OrderedDict
@@ -47,7 +47,7 @@ _DRAFT_OF: Final = {address.split("//")[1]: draft for draft, address in _METASCH
 
 
 def draft_of(schema: dict[str, Any], default_draft: str) -> str | None:
-    """"2020-12", "2019-09", "7", "6" or "4" by `$schema`, the default when it is absent; None for one that we do not know."""
+    """ "2020-12", "2019-09", "7", "6" or "4" by `$schema`, the default when it is absent; None for one that we do not know."""
     named = schema.get("$schema")
     if named is None:
         return default_draft
@@ -108,10 +108,7 @@ class _Compiled:
         """Whether the worst case of checking this payload is some milliseconds."""
         if self.validator is None or self.cost is None:
             return False
-        return (
-            self.cost.weight * _items_in(payload_text) <= STEPS_HERE_MAX
-            and self.cost.pattern_ns * len(payload_text) <= PATTERN_NS_HERE_MAX
-        )
+        return self.cost.weight * _items_in(payload_text) <= STEPS_HERE_MAX and self.cost.pattern_ns * len(payload_text) <= PATTERN_NS_HERE_MAX
 
     def is_cheap_to_explain(self, payload_text: str) -> bool:
         assert self.cost is not None
@@ -177,7 +174,9 @@ def _mismatch(faults: list[Fault], more: int) -> PayloadMismatch:
         faults = [Fault("/payload", "does not satisfy the schema; it has too many faults to be listed in time")]
     shown = [*faults, Fault("/payload", f"and {more} more")] if more else faults
     others = f" (and {len(faults) - 1 + more} more)" if len(faults) + more > 1 else ""
-    return PayloadMismatch(f"the payload does not satisfy the receiver's schema: {faults[0].pointer} {faults[0].message}{others}", faults=tuple(shown))
+    return PayloadMismatch(
+        f"the payload does not satisfy the receiver's schema: {faults[0].pointer} {faults[0].message}{others}", faults=tuple(shown)
+    )
 
 
 def _items_in(text: str) -> int:
@@ -194,5 +193,3 @@ def _short(message: str) -> str:
     """A message may quote a whole payload."""
     line = " ".join(message.split()) if len(message) < 10_000 else message[:MESSAGE_MAX_CHARS]
     return line if len(line) <= MESSAGE_MAX_CHARS else line[: MESSAGE_MAX_CHARS // 2] + " … " + line[-MESSAGE_MAX_CHARS // 2 :]
-
-

@@ -1,9 +1,9 @@
 """What it may cost to check with a schema, read off the schema alone.
 
-A schema is a graph: subschemas, and the references between them. Three things are read off it: its *weight*, the number of subschemas that one document of
-one item a list may have to pass when every reference is followed (28 doublings of `allOf` by `$ref` weigh 2^28); whether it is *recursive*, so that
-the cost depends on how deep the payload is; and what its patterns may cost for each byte. References that lead out of the document, and circles that never
-come to another part of the payload, are faults.
+A schema is a graph: subschemas, and the references between them. Three things are read off it: its *weight*, the number of subschemas that one
+document of one item a list may have to pass when every reference is followed (28 doublings of `allOf` by `$ref` weigh 2^28); whether it is
+*recursive*, so that the cost depends on how deep the payload is; and what its patterns may cost for each byte. References that lead out of the
+document, and circles that never come to another part of the payload, are faults.
 """
 
 from collections.abc import Iterator
@@ -49,6 +49,7 @@ class PatternOptions(NamedTuple):
     dfa_size_limit: int = DFA_BYTES_MAX
 
     def build(self) -> jsonschema_rs.RegexOptions:
+        """In the engine's form."""
         return jsonschema_rs.RegexOptions(size_limit=self.size_limit, dfa_size_limit=self.dfa_size_limit)
 
 
@@ -105,9 +106,7 @@ class _Document:
 
     def _members(self, node: _Node) -> list[tuple[Any, str, str, bool]]:
         return [
-            (member, f"{node.pointer}/{_token(key)}", node.base, key in _NAMED_BY_AUTHOR)
-            for key, member in node.schema.items()
-            if key not in _OPAQUE
+            (member, f"{node.pointer}/{_token(key)}", node.base, key in _NAMED_BY_AUTHOR) for key, member in node.schema.items() if key not in _OPAQUE
         ]
 
     def _name(self, schema: dict[str, Any], pointer: str, base: str) -> _Node:
@@ -155,9 +154,8 @@ def examine(schema: dict[str, Any], own_metaschema: str) -> tuple[SchemaCost, li
     faults: list[Fault] = []
     outside = _link(document, own_metaschema, faults)
     order = _components(document.root)
-    for component in order:
-        if circle := _circle_in_place(component):
-            faults.append(Fault(circle.pointer, "refers to itself without coming to another part of the payload"))
+    circles = (_circle_in_place(component) for component in order)
+    faults += [Fault(circle.pointer, "refers to itself without coming to another part of the payload") for circle in circles if circle]
     reachable = [node for component in order for node in component]
     weight = _weight(order) + 2_000 * outside
     if weight > WEIGHT_MAX:

@@ -1,7 +1,8 @@
 """Settings: every knob once, typed, with its unit; read once, frozen, handed down. There is no global.
 
-model.py is what there is; load.py where values come from; checks.py what must hold together; older.py the names of older deployments;
-sample.py writes the sample file and the reference page from the model. Source: contract `config.md`.
+model.py is what there is; load.py where values come from, with names.py for what a written name stands for, yaml_file.py for files and values.py
+for single values; checks.py what must hold together and what is not there yet; older.py the names of older deployments; masking.py what may be
+shown; sample.py writes the sample file and the reference page from the model. Source: contract `config.md`.
 """
 
 from xzepr.settings.load import Loaded, SettingsError, load_settings

@@ -1,70 +1,118 @@
-"""What must hold together before anything starts, and what the settings ask for that is not there yet."""
+"""What must hold together before anything starts, and what the settings ask for that is not there yet.
+
+A finding is about one key. Those that stop the start and those that only warn come in two lists; nothing here raises.
+"""
 
 import os
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from xzepr.settings.model import Settings, is_network, knobs, value_of
 
-# Keys whose part does not exist yet, by the beginning of their path. Delete the line when the part is there.
-NOT_THERE_YET: Final = (
-    "server.dialect",
-    "jwt.",
-    "security.rate_limit.",
-    "security.validation.max_batch_body_size",
-    "telemetry.metrics_",
-    "telemetry.tracing_enabled",
-    "telemetry.otlp_endpoint",
-    "telemetry.jaeger_endpoint",
-    "telemetry.sample_ratio",
-    "kafka.",
-    "stream.retention_days",
-    "retention.",
-    "auth.enable_local_auth",
-    "auth.enable_oidc",
-    "auth.keycloak.",
-    "auth.trusted_issuers",
-    "auth.bootstrap_admin.",
-    "graphql.",
+_IN_THE_CLEAR: Final = (
+    "TLS is not there yet, and without it this would serve in the clear: leave it out, and end TLS in a proxy that server.trusted_proxies names"
 )
-# Of these, ignoring the value would leave a door open that somebody believes shut.
-STOPS_THE_START: Final = ("server.enable_https", "tls.")
+
+# The one list of keys whose part does not exist yet, by the beginning of their path; delete the line when the part is there. None: setting the key
+# has no effect and warns. A reason: ignoring it would leave a door open that somebody believes shut, so it stops the start.
+NOT_THERE_YET: Final[dict[str, str | None]] = {
+    "server.enable_https": _IN_THE_CLEAR,
+    "tls.": _IN_THE_CLEAR,
+    "server.dialect": None,
+    "jwt.": None,
+    "security.rate_limit.": None,
+    "security.validation.max_batch_body_size": None,
+    "telemetry.metrics_": None,
+    "telemetry.tracing_enabled": None,
+    "telemetry.otlp_endpoint": None,
+    "telemetry.jaeger_endpoint": None,
+    "telemetry.sample_ratio": None,
+    "kafka.": None,
+    "stream.retention_days": None,
+    "retention.": None,
+    "auth.enable_local_auth": None,
+    "auth.enable_oidc": None,
+    "auth.keycloak.": None,
+    "auth.trusted_issuers": None,
+    "auth.bootstrap_admin.": None,
+    "graphql.": None,
+}
 
 _LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+# A proxy that "everybody" is says nothing: whoever connects may then claim any address. Shorter prefixes than this are meant as everybody.
+_PROXY_PREFIX_MIN: Final = 8
+_KEY_FILES: Final = ("jwt.private_key_path", "jwt.public_key_path")
+_DATABASE_URLS: Final = ("database.url", "database.direct_url")
+_HTTP_URLS: Final = ("telemetry.otlp_endpoint", "auth.keycloak.issuer_url", "auth.keycloak.redirect_url")
+_PATHS: Final = ("_path", "_location", "_dir", "bindir")
 
 
-def check(
-    settings: Settings, sources: Mapping[str, str], environ: Mapping[str, str], *, allow_embedded: bool
-) -> tuple[list[str], list[str]]:
-    """Problems that stop the start, and warnings; one line each."""
-    problems = [*_not_there_but_needed(settings), *_networks(settings), *_files(settings, environ), *_values(settings)]
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """path: the key it is about, dotted; reason: what is wrong with it, without the key."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the checks may look at besides the settings. cwd: relative paths begin here."""
+
+    environ: Mapping[str, str]
+    cwd: Path
+    allow_embedded: bool
+
+
+def faults(settings: Settings, around: Surroundings) -> list[Finding]:
+    """Everything that stops the start."""
+    found = [Finding(path, reason) for path, reason in _asked_for_too_early(settings) if reason is not None]
+    for check in _CHECKS:
+        found += check(settings)
+    found += _key_files(settings, around)
     if settings.env == "production":
-        problems += [f"XZEPR_ENV=production: {reason}" for reason in _production(settings, allow_embedded=allow_embedded)]
-    return problems, [*_not_there_yet(settings, sources), *_unwise(settings)]
+        found += _production(settings, allow_embedded=around.allow_embedded)
+    return found
 
 
-def _not_there_but_needed(settings: Settings) -> Iterator[str]:
+def remarks(settings: Settings) -> list[Finding]:
+    """Everything that is worth a warning."""
+    too_early = [Finding(path, "has no effect yet") for path, reason in _asked_for_too_early(settings) if reason is None]
+    return [*too_early, *_unwise(settings)]
+
+
+def _asked_for_too_early(settings: Settings) -> Iterator[tuple[str, str | None]]:
     for knob in knobs():
-        if knob.path.startswith(STOPS_THE_START) and value_of(settings, knob.path) != knob.default:
-            yield f"{knob.path}: TLS is not there yet, and without it this would serve in the clear: end TLS in a proxy in front (server.trusted_proxies)"
+        if value_of(settings, knob.path) != knob.default:
+            yield from ((knob.path, reason) for beginning, reason in NOT_THERE_YET.items() if knob.path.startswith(beginning))
 
 
-def _not_there_yet(settings: Settings, sources: Mapping[str, str]) -> Iterator[str]:
-    for knob in knobs():
-        if knob.path.startswith(NOT_THERE_YET) and knob.path in sources and value_of(settings, knob.path) != knob.default:
-            yield f"{knob.path}: has no effect yet"
-
-
-def _networks(settings: Settings) -> Iterator[str]:
+def _networks(settings: Settings) -> Iterator[Finding]:
     for path in ("server.trusted_proxies", "auth.anonymous_networks"):
         for text in value_of(settings, path):
             if not is_network(text):
-                yield f"{path}: {text!r} is not an address or network"
-    wide = [text for text in settings.auth.anonymous_networks if is_network(text) and not _is_loopback(text)]
-    if wide and not settings.auth.allow_anonymous_remote:
-        yield f"auth.anonymous_networks: {', '.join(wide)} reaches beyond this machine; that needs auth.allow_anonymous_remote"
+                yield Finding(path, f"{text!r} is not an address or network")
+
+
+def _anonymous(settings: Settings) -> Iterator[Finding]:
+    """Roles without credentials do not reach beyond this machine unless somebody said so."""
+    auth = settings.auth
+    if auth.allow_anonymous_remote:
+        return
+    wide = [text for text in auth.anonymous_networks if is_network(text) and not _is_loopback(text)]
+    if wide:
+        yield Finding("auth.anonymous_networks", f"{', '.join(wide)} reaches beyond this machine; that needs auth.allow_anonymous_remote")
+    everybody = [text for text in settings.server.trusted_proxies if is_network(text) and _is_everybody(text)]
+    if everybody and auth.anonymous_roles:
+        reason = (
+            f"{', '.join(everybody)} lets any caller say it comes from this machine; with auth.anonymous_roles that needs auth.allow_anonymous_remote"
+        )
+        yield Finding("server.trusted_proxies", reason)
 
 
 def _is_loopback(text: str) -> bool:
@@ -72,60 +120,127 @@ def _is_loopback(text: str) -> bool:
     return any(network.version == loopback.version and network.subnet_of(loopback) for loopback in _LOOPBACK)  # type: ignore[arg-type]
 
 
-def _files(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
-    for path in ("jwt.private_key_path", "jwt.public_key_path"):
+def _is_everybody(text: str) -> bool:
+    return ip_network(text, strict=False).prefixlen < _PROXY_PREFIX_MIN
+
+
+def _hosts(settings: Settings) -> Iterator[Finding]:
+    for host in settings.server.allowed_hosts:
+        if host != "*" and (not host or any(sign in host for sign in "*/@? ")):
+            yield Finding("server.allowed_hosts", f"{host!r} is not a host name; * stands alone for any")
+
+
+def _origins(settings: Settings) -> Iterator[Finding]:
+    for origin in settings.security.cors.allowed_origins:
+        if origin != "*" and not _is_origin(origin):
+            yield Finding("security.cors.allowed_origins", f"{origin!r} is not an origin such as https://app.example.com")
+
+
+def _is_origin(text: str) -> bool:
+    """Scheme, host, port and nothing else. The slash that people paste along does no harm; a pattern would never match."""
+    parts = _parts(text)
+    if parts is None or "*" in text or any(sign in text for sign in "@?# "):
+        return False
+    return bool(parts[0] and parts[1] and parts[2] in ("", "/"))
+
+
+def _parts(url: str) -> tuple[str, str, str] | None:
+    """Scheme, host, path; None when it is no URL."""
+    try:
+        split = urlsplit(url)
+        _ = split.port  # reading it is what checks it
+    except ValueError:
+        return None
+    return split.scheme, split.hostname or "", split.path
+
+
+def _urls(settings: Settings) -> Iterator[Finding]:
+    """The URL itself is not shown: it may hold a password."""
+    for path in _DATABASE_URLS:
+        url = value_of(settings, path)
+        if url is not None and not url.startswith(("postgresql://", "postgres://")):
+            yield Finding(path, "does not begin with postgresql://")
+    for path in _HTTP_URLS:
+        url = value_of(settings, path)
+        parts = _parts(url) if url is not None else ("http", "none", "")
+        if parts is None or parts[0] not in ("http", "https") or not parts[1]:
+            yield Finding(path, "is not a URL that begins with http:// or https://")
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    database = settings.database
+    if database.url is None and database.direct_url is not None:
+        yield Finding("database.direct_url", "goes with database.url, which is not set")
+    if database.min_connections > database.max_connections:
+        yield Finding("database.min_connections", f"{database.min_connections} is more than database.max_connections ({database.max_connections})")
+
+
+def _tls(settings: Settings) -> Iterator[Finding]:
+    if settings.server.enable_https:
+        for path in ("tls.cert_path", "tls.key_path"):
+            if value_of(settings, path) is None:
+                yield Finding(path, "is missing; server.enable_https needs it")
+
+
+def _home(settings: Settings) -> Iterator[Finding]:
+    for knob in knobs():
+        if knob.path.endswith(_PATHS) and str(value_of(settings, knob.path)).startswith("~"):
+            yield Finding(knob.path, "begins with ~, which only a shell knows: write the whole path")
+
+
+_CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (_networks, _anonymous, _hosts, _origins, _urls, _database, _tls, _home)
+
+
+def _key_files(settings: Settings, around: Surroundings) -> Iterator[Finding]:
+    for path in _KEY_FILES:
         name = value_of(settings, path)
         if name is None:
             continue
+        file = around.cwd / name
         try:
-            readable_by_all = bool(os.stat(name).st_mode & 0o004)
+            mode = file.stat().st_mode
         except OSError as error:
-            yield f"{path}: {name}: {error.strerror}"
+            yield Finding(path, f"{file}: {error.strerror}")
             continue
-        if path == "jwt.private_key_path" and readable_by_all and not _is_handed_in(Path(name), environ):
-            yield f"{path}: everybody can read {name}: chmod 600 it"
+        if stat.S_ISDIR(mode):
+            yield Finding(path, f"{file} is a directory")
+        elif not os.access(file, os.R_OK):
+            yield Finding(path, f"this account cannot read {file}")
+        elif path == "jwt.private_key_path" and mode & stat.S_IROTH and not _is_handed_in(file, around.environ):
+            yield Finding(path, f"everybody can read {file}: chmod 600 it")
 
 
-def _is_handed_in(path: Path, environ: Mapping[str, str]) -> bool:
+def _is_handed_in(file: Path, environ: Mapping[str, str]) -> bool:
     """Kubernetes and Docker mount secrets read-only, systemd hands them over in a directory of the unit's own."""
     credentials = environ.get("CREDENTIALS_DIRECTORY")
-    if credentials and path.resolve().is_relative_to(Path(credentials).resolve()):
+    if credentials and file.resolve().is_relative_to(Path(credentials).resolve()):
         return True
-    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    return bool(os.statvfs(file).f_flag & os.ST_RDONLY)
 
 
-def _values(settings: Settings) -> Iterator[str]:
-    database = settings.database
-    for path in ("database.url", "database.direct_url"):
-        url = value_of(settings, path)
-        if url is not None and not url.startswith(("postgresql://", "postgres://")):
-            yield f"{path}: begins with postgresql://"
-    if database.url is None and database.direct_url is not None:
-        yield "database.direct_url: goes with database.url"
-    if database.min_connections > database.max_connections:
-        yield f"database.min_connections: is more than database.max_connections ({database.max_connections})"
-    for origin in settings.security.cors.allowed_origins:
-        if origin != "*" and ("://" not in origin or origin.rstrip("/") != origin or "/" in origin.split("://", 1)[1]):
-            yield f"security.cors.allowed_origins: {origin!r} is not an origin such as https://app.example.com"
-
-
-def _production(settings: Settings, *, allow_embedded: bool) -> Iterator[str]:
-    for path in ("jwt.private_key_path", "jwt.public_key_path"):
+def _production(settings: Settings, *, allow_embedded: bool) -> Iterator[Finding]:
+    for path in _KEY_FILES:
         if value_of(settings, path) is None:
-            yield f"{path} is missing"
+            yield _needed(path, "is missing")
     if settings.auth.anonymous_roles:
-        yield "auth.anonymous_roles must be empty"
+        yield _needed("auth.anonymous_roles", "must be empty")
     if "*" in settings.security.cors.allowed_origins:
-        yield "security.cors.allowed_origins must not hold *"
+        yield _needed("security.cors.allowed_origins", "must not hold *")
     if not settings.server.enable_https and not settings.server.trusted_proxies:
-        yield "server.enable_https, or server.trusted_proxies for a proxy that ends TLS, is missing"
+        yield _needed("server.trusted_proxies", "is missing: plain HTTP needs a proxy in front that ends TLS (or server.enable_https)")
     if settings.database.url is None and not allow_embedded:
-        yield "database.url is missing (--allow-embedded runs on the embedded PostgreSQL)"
+        yield _needed("database.url", "is missing (--allow-embedded runs on the embedded PostgreSQL)")
 
 
-def _unwise(settings: Settings) -> Iterator[str]:
-    telemetry = settings.telemetry
+def _needed(path: str, reason: str) -> Finding:
+    return Finding(path, f"{reason}; XZEPR_ENV=production asks for that")
+
+
+def _unwise(settings: Settings) -> Iterator[Finding]:
+    cors, telemetry = settings.security.cors, settings.telemetry
     if telemetry.tracing_enabled and telemetry.otlp_endpoint is None:
-        yield "telemetry.tracing_enabled: there is no telemetry.otlp_endpoint to send traces to"
+        yield Finding("telemetry.tracing_enabled", "there is no telemetry.otlp_endpoint to send traces to")
     if settings.auth.anonymous_roles and settings.auth.allow_anonymous_remote:
-        yield "auth.anonymous_roles: callers without credentials have these roles also from other machines"
+        yield Finding("auth.anonymous_roles", "callers without credentials have these roles also from other machines")
+    if "*" in cors.allowed_origins and cors.allow_credentials:
+        yield Finding("security.cors.allowed_origins", "pages of any origin may call with the user's credentials")

@@ -1,237 +1,224 @@
 """Where values come from. Later wins: defaults; config/default.yaml; config/<XZEPR_ENV>.yaml or --config; the environment.
 
-Nothing is guessed and nothing is dropped: an unknown key, in a file or in the environment, is a problem that names the nearest key there
-is. All problems are told at once.
+Nothing is guessed and nothing is dropped: an unknown key, in a file or in the environment, is a problem that names the nearest key there is.
+All problems are told at once, each one line; a key that is wrong already is not reported again by the checks. A value is never shown in a
+problem where it may be a secret. `config/` is looked for in the working directory; without it the defaults in the code count.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final, get_args, get_origin
+from typing import Any, Final
 
 import msgspec
-import yaml
 
-from xzepr.settings.checks import check
-from xzepr.settings.model import SECRETS, Knob, Settings, knobs
-from xzepr.settings.older import DROPPED, new_name, otlp_of_jaeger
+from xzepr.settings import names
+from xzepr.settings.checks import Finding, Surroundings, faults, remarks
+from xzepr.settings.masking import masked_url
+from xzepr.settings.model import Settings
+from xzepr.settings.older import DROPPED, otlp_of_jaeger
+from xzepr.settings.values import convert
+from xzepr.settings.yaml_file import YamlFault, read_yaml
 
-_ENV_PREFIX: Final = "XZEPR__"
-_KNOBS: Final[dict[str, Knob]] = {knob.path: knob for knob in knobs()}
+SECRET_FILE_MAX_BYTES: Final = 65_536
+_ENV_NAME: Final = re.compile(r"[a-z][a-z0-9_-]*")
+_KNOWN_ENVS: Final = ("development", "production")
 
 
 class SettingsError(Exception):
-    """XZepr cannot start with these settings; every reason, one a line."""
+    """XZepr cannot start with these settings. problems: every reason; warnings: what was noticed besides; both one a line."""
 
-    def __init__(self, problems: list[str]) -> None:
+    def __init__(self, problems: list[str], warnings: list[str] | None = None) -> None:
         self.problems = problems
+        self.warnings = warnings or []
         super().__init__("\n".join(problems))
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """sources: dotted path to where its value comes from ("default", a file, a variable)."""
+    """sources: for every key, by dotted path, where its value comes from: "default", the path of a file, the name of a variable."""
 
     settings: Settings
     sources: dict[str, str]
     warnings: list[str]
 
 
-def load_settings(
-    config_file: Path | None = None, *, environ: Mapping[str, str], cwd: Path, allow_embedded: bool = False
-) -> Loaded:
-    """Read everything once. Raises SettingsError with all problems."""
-    env = environ.get("XZEPR_ENV") or "development"
-    layers = _Layers()
-    for path in (cwd / "config" / "default.yaml", config_file or cwd / "config" / f"{env}.yaml"):
-        if path.is_file():
-            layers.add_file(path)
-        elif path == config_file:
-            layers.problems.append(f"--config: there is no file {path}")
+def load_settings(config_file: Path | None = None, *, environ: Mapping[str, str], cwd: Path, allow_embedded: bool = False) -> Loaded:
+    """Read everything once. config_file: in place of config/<XZEPR_ENV>.yaml; relative paths begin at cwd. Raises SettingsError with all problems."""
+    layers = _Layers(cwd)
+    env = layers.add_files(config_file, environ.get("XZEPR_ENV") or "development", cwd)
     layers.add_environment(environ)
-    settings = _build(layers, env)
-    layers.warnings += _translate_jaeger(layers)
-    if not layers.problems:
-        settings = _build(layers, env)
-        problems, warnings = check(settings, layers.sources, environ, allow_embedded=allow_embedded)
-        layers.problems += problems
-        layers.warnings += warnings
+    layers.translate_jaeger()
+    settings = layers.settings(env)
+    layers.tell(faults(settings, Surroundings(environ=environ, cwd=cwd, allow_embedded=allow_embedded)), layers.problems)
+    layers.tell(remarks(settings), layers.warnings)
     if layers.problems:
-        raise SettingsError(layers.problems)
-    sources = {path: layers.sources.get(path, "default") for path in _KNOBS}
-    return Loaded(settings, sources, layers.warnings)
+        raise SettingsError(layers.problems, layers.warnings)
+    return Loaded(settings, {path: layers.sources.get(path, "default") for path in names.KNOBS}, layers.warnings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """One value of one layer. path: today's name; where: as it was written, for messages; source: of the layer."""
+
+    path: str
+    value: Any
+    where: str
+    source: str
+    is_text: bool
+    names_file: bool
+
+    @property
+    def is_empty(self) -> bool:
+        return self.value is None or self.value == ""
 
 
 @dataclass
 class _Layers:
-    """Values by dotted path, the last layer's; and what was wrong on the way."""
+    """Values by dotted path, the last layer's; and what was wrong on the way. failed: keys with a value that does not count."""
 
+    cwd: Path
     values: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def add_file(self, path: Path) -> None:
-        try:
-            tree = yaml.load(path.read_text("utf-8"), Loader=_StrictLoader)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            self.problems.append(f"{path}: {' '.join(str(error).split())}")
-            return
-        if tree is None:
-            return
-        if not isinstance(tree, dict):
-            self.problems.append(f"{path}: holds no mapping of sections")
-            return
-        given = dict(_flatten(tree, ""))
-        self._add_layer({dotted: (value, f"{path}: {dotted}") for dotted, value in given.items()}, "_file", str(path))
+    def add_files(self, config_file: Path | None, env: str, cwd: Path) -> str:
+        """The files that are there. Returns the name of the environment that counts."""
+        self._add_file(cwd / "config" / "default.yaml", missing=None)
+        if not _ENV_NAME.fullmatch(env):
+            self.problems.append(f"XZEPR_ENV: {env!r} is not a name of lower-case letters, digits, - and _, such as production")
+            env = "development"
+        if config_file is not None:
+            self._add_file(cwd / config_file, missing=self.problems)
+        else:
+            self._add_file(cwd / "config" / f"{env}.yaml", missing=None if env in _KNOWN_ENVS else self.warnings)
+        if env.startswith("prod") and env != "production":
+            self.warnings.append(f"XZEPR_ENV: with {env} the rules for production do not count; their name is production")
+        return env
 
     def add_environment(self, environ: Mapping[str, str]) -> None:
-        given: dict[str, tuple[Any, str]] = {}
+        """Every variable that is ours, or nearly."""
+        given: list[tuple[str, Any, str]] = []
         for name, text in environ.items():
-            if name.startswith(_ENV_PREFIX):
-                given[name.removeprefix(_ENV_PREFIX).replace("__", ".").lower()] = (text, name)
-            elif name.startswith("XZEPR_") and (meant := _letters(name.removeprefix("XZEPR_"))) in _BY_LETTERS:
-                self.problems.append(f"{name}: unknown variable; did you mean {_variable(_BY_LETTERS[meant])}?")
-        self._add_layer(given, "_file", None)
+            if names.is_variable(name):
+                given.append((names.path_of(name), text, name))
+            elif (meant := names.meant_by(name, text)) is not None:
+                self.problems.append(f"{name}: unknown variable; the nearest is {meant}")
+        self._add_layer(given, None)
 
-    def _add_layer(self, given: dict[str, tuple[Any, str]], suffix: str, file: str | None) -> None:
-        """One layer; file: its name, None for the environment, whose values are text."""
-        seen: dict[str, str] = {}
-        for dotted, (value, where) in given.items():
-            if dotted in DROPPED:
-                self.warnings.append(f"{where}: ignored: {DROPPED[dotted]}")
-                continue
-            renamed = new_name(dotted)
-            if renamed is not None:
-                self.warnings.append(f"{where}: an older name; use {renamed if file else _variable(renamed)}")
-                dotted = renamed
-            from_file = dotted.endswith(suffix) and dotted.removesuffix(suffix) in SECRETS
-            name = dotted.removesuffix(suffix) if from_file else dotted
-            if name not in _KNOBS:
-                self.problems.append(f"{where}: unknown key{_nearest(dotted, as_variable=file is None)}")
-                continue
-            if name in seen:
-                self.problems.append(f"{where}: {name} is given twice, also as {seen[name]}")
-                continue
-            seen[name] = where
-            try:
-                raw = _secret_from(str(value)) if from_file else value
-                self.values[name] = _converted(_KNOBS[name], raw, text=file is None or from_file)
-                self.sources[name] = where
-            except (ValueError, OSError) as error:
-                # The value itself is not shown: it may be a secret, or a whole file.
-                self.problems.append(f"{where}: {error}")
+    def translate_jaeger(self) -> None:
+        """Traces of an old deployment go to the OTLP route of the same host."""
+        old = self.values.get("telemetry.jaeger_endpoint")
+        if old is None:
+            return
+        if self.values.get("telemetry.otlp_endpoint") is not None:
+            self.warnings.append("telemetry.jaeger_endpoint: ignored: telemetry.otlp_endpoint is set")
+            return
+        try:
+            translated = otlp_of_jaeger(old)
+        except ValueError as error:
+            self.failed.add("telemetry.jaeger_endpoint")
+            self.problems.append(f"telemetry.jaeger_endpoint: {error}")
+            return
+        self.values["telemetry.otlp_endpoint"] = translated
+        self.sources["telemetry.otlp_endpoint"] = self.sources["telemetry.jaeger_endpoint"]
+        self.warnings.append(
+            f"telemetry.jaeger_endpoint: Jaeger has taken OTLP since 1.35 and no longer takes the route of {masked_url(old)}; "
+            f"traces go to {translated}: use telemetry.otlp_endpoint"
+        )
+
+    def settings(self, env: str) -> Settings:
+        """From the values that are good."""
+        tree: dict[str, Any] = {"env": env}
+        for path, value in self.values.items():
+            *parents, last = path.split(".")
+            node = tree
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[last] = msgspec.to_builtins(value)
+        return msgspec.convert(tree, Settings)
+
+    def tell(self, findings: Iterable[Finding], lines: list[str]) -> None:
+        """Findings as lines that say where the value comes from."""
+        for finding in findings:
+            if finding.path not in self.failed:
+                source = self.sources.get(finding.path)
+                lines.append(f"{finding.path}: {finding.reason}" + (f" (from {source})" if source else ""))
+
+    def _add_file(self, path: Path, *, missing: list[str] | None) -> None:
+        """missing: who is told when there is none, if anybody."""
+        try:
+            given = read_yaml(path)
+        except FileNotFoundError:
+            if missing is not None:
+                missing.append(f"there is no settings file {path}")
+        except YamlFault as fault:
+            self.problems.append(str(fault))
+        else:
+            self._add_layer([(dotted, value, f"{path}: {dotted}") for dotted, value in given], str(path))
+
+    def _add_layer(self, given: Iterable[tuple[str, Any, str]], file: str | None) -> None:
+        """One layer of (dotted name, value, where). file: its path, None for the environment, whose values are text."""
+        by_path: dict[str, list[_Given]] = {}
+        for dotted, value, where in given:
+            known = self._recognise(dotted, value, where, file)
+            if known is not None:
+                by_path.setdefault(known.path, []).append(known)
+        for path, same in by_path.items():
+            # The sample says `url: null`; a `url_file` beside it is no contradiction.
+            filled = [one for one in same if not one.is_empty] or [one for one in same if not one.names_file][:1]
+            if len(filled) > 1:
+                self._fail(path, f"{filled[1].where}: {path} is given twice, also as {filled[0].where}")
+            elif filled:
+                self._take(filled[0])
+
+    def _recognise(self, dotted: str, value: Any, where: str, file: str | None) -> _Given | None:
+        """None: it does not count, and whoever reads the problems or warnings knows why."""
+        name = names.resolve(dotted)
+        if name.dropped:
+            self.warnings.append(f"{where}: ignored: {DROPPED[name.path]}")
+            return None
+        if name.is_section:
+            self.problems.append(f"{where}: is a section of keys, not a value")
+            return None
+        if not name.is_known:
+            self.problems.append(f"{where}: unknown key; the nearest is {names.nearest(name.path, as_variable=file is None)}")
+            return None
+        if name.is_old:
+            self.warnings.append(f"{where}: an older name; use {name.spelled(as_variable=file is None)}")
+        return _Given(name.path, value, where, file or where, is_text=file is None, names_file=name.names_file)
+
+    def _take(self, given: _Given) -> None:
+        try:
+            raw = _secret_in(self.cwd, given.value) if given.names_file else given.value
+            self.values[given.path] = convert(names.KNOBS[given.path], raw, is_text=given.is_text or given.names_file)
+        except ValueError as error:
+            self._fail(given.path, f"{given.where}: {error}")
+        else:
+            self.sources[given.path] = given.source
+
+    def _fail(self, path: str, problem: str) -> None:
+        self.failed.add(path)
+        self.problems.append(problem)
 
 
-def _flatten(tree: dict[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Leaves by dotted path; a mapping where a key holds one stays whole."""
-    for key, value in tree.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, dict) and path not in _KNOBS:
-            yield from _flatten(value, path + ".")
-        elif not (value is None and any(name.startswith(path + ".") for name in _KNOBS)):
-            yield path, value
-
-
-def _secret_from(path: str) -> str:
-    """The text of a file, without the line break at its end."""
+def _secret_in(cwd: Path, name: object) -> str:
+    """The text of a file, without the line break at its end. An empty one is a fault: it would mean "not set". Raises ValueError."""
+    if not isinstance(name, str):
+        raise ValueError(f"takes the path of a file, not {type(name).__name__}")  # noqa: TRY004 - a problem of the settings like any other
     try:
-        return Path(path).read_text("utf-8").rstrip("\r\n")
+        with (cwd / name).open("rb") as file:
+            content = file.read(SECRET_FILE_MAX_BYTES + 1)
+        text = content.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
-        raise ValueError(f"the file {path} is not UTF-8 text") from None
-
-
-def _converted(knob: Knob, raw: Any, *, text: bool) -> Any:
-    """As the key's type. text: from the environment, where a list is comma-separated, and a list of objects or a mapping is JSON."""
-    if text:
-        raw = _from_text(knob, raw)
-    elif knob.path == "kafka.brokers" and isinstance(raw, str):
-        raw = _split(raw)
-    if isinstance(raw, int) and not isinstance(raw, bool) and isinstance(knob.default, float):
-        raw = float(raw)
-    try:
-        return msgspec.convert(raw, knob.type, strict=not text)
-    except msgspec.ValidationError as error:
-        raise ValueError(str(error).replace("`", "")) from None
-
-
-def _from_text(knob: Knob, text: str) -> Any:
-    if isinstance(knob.default, list | dict):
-        holds_objects = isinstance(knob.default, dict) or _item_type(knob.type) not in (str, None)
-        if text.lstrip().startswith(("[", "{")) or (holds_objects and _item_is_struct(knob.type)):
-            try:
-                return msgspec.json.decode(text)
-            except msgspec.DecodeError as error:
-                raise ValueError(f"is not JSON: {error}") from None
-        return _split(text)
-    if text == "" and knob.default is None:
-        return None
+        raise ValueError(f"{cwd / name} is not UTF-8 text") from None
+    except OSError as error:
+        raise ValueError(f"{cwd / name}: {error.strerror}") from None
+    if len(content) > SECRET_FILE_MAX_BYTES:
+        raise ValueError(f"{cwd / name} is longer than {SECRET_FILE_MAX_BYTES} bytes")
+    if not text:
+        raise ValueError(f"{cwd / name} is empty")
     return text
-
-
-def _item_type(hint: Any) -> Any:
-    inner = get_args(hint)[0] if get_origin(hint) is not list and get_args(hint) else hint
-    return get_args(inner)[0] if get_origin(inner) is list else None
-
-
-def _item_is_struct(hint: Any) -> bool:
-    item = _item_type(hint)
-    return isinstance(item, type) and issubclass(item, msgspec.Struct)
-
-
-def _split(text: str) -> list[str]:
-    return [piece.strip() for piece in text.split(",") if piece.strip()]
-
-
-def _build(layers: _Layers, env: str) -> Settings:
-    tree: dict[str, Any] = {"env": env}
-    for path, value in layers.values.items():
-        *parents, last = path.split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = msgspec.to_builtins(value)
-    return msgspec.convert(tree, Settings)
-
-
-def _translate_jaeger(layers: _Layers) -> list[str]:
-    old = layers.values.get("telemetry.jaeger_endpoint")
-    if old is None or layers.values.get("telemetry.otlp_endpoint") is not None:
-        return []
-    layers.values["telemetry.otlp_endpoint"] = translated = otlp_of_jaeger(old)
-    layers.sources["telemetry.otlp_endpoint"] = layers.sources["telemetry.jaeger_endpoint"]
-    return [f"telemetry.jaeger_endpoint: Jaeger no longer takes {old}; traces go to its OTLP route {translated}: use telemetry.otlp_endpoint"]
-
-
-def _nearest(dotted: str, *, as_variable: bool) -> str:
-    known = [*_KNOBS, *(f"{secret}_file" for secret in SECRETS)]
-    near = get_close_matches(dotted, known, n=1, cutoff=0.5) or [
-        path for path in known if path.rsplit(".", 1)[-1] == dotted.rsplit(".", 1)[-1]
-    ]
-    if not near:
-        return ""
-    return f"; did you mean {_variable(near[0]) if as_variable else near[0]}?"
-
-
-def _variable(path: str) -> str:
-    return _ENV_PREFIX + path.replace(".", "__").upper()
-
-
-def _letters(name: str) -> str:
-    return name.replace("_", "").replace(".", "").lower()
-
-
-_BY_LETTERS: Final = {_letters(path): path for path in _KNOBS}
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML in which a key given twice in one mapping is a fault, not the later one's victory."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        mapping = super().construct_mapping(node, deep=deep)
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands there twice", node.start_mark)
-        return mapping

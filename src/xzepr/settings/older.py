@@ -21,6 +21,7 @@ MOVED_SECTIONS: Final = {"auth.jwt.": "jwt.", "security.monitoring.": "telemetry
 DROPPED: Final = {"auth.jwt_secret": "tokens are signed with RS256 keys (jwt.private_key_path); a shared secret is not used"}
 
 OTLP_PORT: Final = 4318
+OTLP_ROUTE: Final = "/v1/traces"
 
 
 def new_name(path: str) -> str | None:
@@ -34,7 +35,16 @@ def new_name(path: str) -> str | None:
 
 
 def otlp_of_jaeger(endpoint: str) -> str:
-    """The OTLP route on the host of a Jaeger Thrift route: Jaeger has taken OTLP since 1.35 and no longer takes Thrift."""
-    parts = urlsplit(endpoint if "//" in endpoint else f"http://{endpoint}")
-    host = parts.hostname or "localhost"
-    return f"{parts.scheme or 'http'}://{f'[{host}]' if ':' in host else host}:{OTLP_PORT}/v1/traces"
+    """The OTLP route on the host of a Jaeger Thrift route: Jaeger has taken OTLP since 1.35 and no longer takes Thrift.
+
+    endpoint: a URL, or host:port. Raises ValueError when it holds no host.
+    """
+    try:
+        parts = urlsplit(endpoint if "//" in endpoint else f"//{endpoint}")
+        host = parts.hostname
+    except ValueError:
+        host = None
+    if not host:
+        raise ValueError("takes a URL such as http://localhost:14268/api/traces")
+    scheme = parts.scheme if parts.scheme == "https" else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{OTLP_PORT}{OTLP_ROUTE}"

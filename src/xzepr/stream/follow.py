@@ -1,8 +1,8 @@
 """Following the stream: what a reader behind a position gets, and how one that is at its end learns of more.
 
-`Tail` is one per process. While anybody follows, it looks at the newest position a few dozen times a second, reads what is new once, and keeps the last
-messages in memory for all followers; one that is further behind reads from the database. The sequencer commits positions in order, so
-reading behind a position misses nothing. When the database is away followers stay connected and go on where they were.
+`Tail` is one per process. While anybody follows, it looks at the newest position a few dozen times a second, reads what is new once, and keeps the
+last messages in memory for all followers; one that is further behind reads from the database. The sequencer commits positions in order, so reading
+behind a position misses nothing. When the database is away followers stay connected and go on where they were.
 """
 
 import asyncio

@@ -49,6 +49,7 @@ class Filter:
         self._wanted = [(field, value) for field, value in wanted.items() if value is not None]
 
     def __call__(self, message: Message) -> bool:
+        """Whether this one is among them."""
         return all(getattr(message, field) == value for field, value in self._wanted)
 
 

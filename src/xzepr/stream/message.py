@@ -42,6 +42,8 @@ _FIXED_TYPES: Final = {
     Kind.GROUP_BROKEN: "xzepr.event.receiver.group.broken",
 }
 
+_ABOUT_EVENTS: Final = (Kind.EVENT_RECORDED, Kind.GROUP_COMPLETE, Kind.GROUP_BROKEN)
+
 
 class ReceiverObject(msgspec.Struct, frozen=True):
     """A receiver as EPR shows it."""
@@ -136,10 +138,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 def message_of(row: Any) -> Message:
     """From one row of `read_stream` (stream/queries.sql)."""
     kind = Kind(row["kind"])
-    if kind in (Kind.EVENT_RECORDED, Kind.GROUP_COMPLETE, Kind.GROUP_BROKEN):
-        envelope = _about_event(kind, row)
-    else:
-        envelope = _about_definition(kind, row)
+    envelope = _about_event(kind, row) if kind in _ABOUT_EVENTS else _about_definition(kind, row)
     return Message(
         position=envelope.position,
         type=envelope.type,

@@ -60,7 +60,7 @@ def build_asgi(
     return Doorway(Router(routes, redirect_slashes=False, default=_not_found, lifespan=lifespan), settings)
 
 
-async def _not_found(scope: Scope, receive: Receive, send: Send) -> NoReturn:
+async def _not_found(_scope: Scope, _receive: Receive, _send: Send) -> NoReturn:
     raise NotFound("there is nothing at this address")
 
 

@@ -13,7 +13,9 @@ from xzepr.auth.principal import Principal
 HouseT = TypeVar("HouseT")
 
 # Version 00 ends behind the flags; a later one may go on behind a dash. Source: W3C Trace Context.
-_TRACEPARENT: Final = re.compile(r"(?:00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}|(?!00|ff)[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{0,200})?)")
+_TRACEPARENT: Final = re.compile(
+    r"(?:00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}|(?!00|ff)[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{0,200})?)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,8 @@ from xzepr.errors import Fault, InvalidId, InvalidInput, MalformedBody
 from xzepr.json_text import FAULTS_MAX, parse_strict
 
 S = TypeVar("S", bound=msgspec.Struct)
+# Name on the wire to the field and its type with bounds.
+Fields = dict[str, tuple[msgspec.structs.FieldInfo, Any]]
 
 PARAMETERS_MAX: Final = 100
 # Of a name that is not ours, as it is shown.
@@ -56,14 +58,20 @@ def decode_body(body: bytes, wanted: type[S]) -> tuple[S, Any]:
     if not body:
         raise MalformedBody("the body is empty; it must be a JSON object", faults=(Fault("", "is empty; must be a JSON object"),))
     tree = parse_strict(body)
+    refusal = None
     try:
-        return msgspec.json.decode(body, type=wanted), tree
+        decoded = msgspec.json.decode(body, type=wanted)
     except msgspec.ValidationError as error:
-        faults = list(islice(faults_of(tree, wanted, ""), FAULTS_MAX))
-        # The walk and the decoder know the same rules; should they ever differ, the decoder's word stands.
-        raise InvalidInput.of_faults(faults or [Fault("", str(error))]) from None
+        refusal = str(error)
     except msgspec.DecodeError as error:
         raise MalformedBody(f"the body is not JSON: {error}", faults=(Fault("", f"is not JSON: {error}"),)) from None
+    if refusal is None and not _says_more_than_the_decoder(wanted):
+        return decoded, tree
+    faults = list(islice(faults_of(tree, wanted, ""), FAULTS_MAX))
+    if refusal is None and not faults:
+        return decoded, tree
+    # The walk knows all that the decoder knows; should they ever differ, the decoder's word stands.
+    raise InvalidInput.of_faults(faults or [Fault("", str(refusal))])
 
 
 def faults_of(value: Any, hint: Any, pointer: str) -> Iterator[Fault]:
@@ -95,11 +103,7 @@ def decode_query(query_string: bytes, wanted: type[S]) -> S:
     only_ids = True
     for name, text in _pairs(query_string):
         try:
-            if name not in fields:
-                raise _Refused(f"is not a parameter here{_nearest(name, fields)}")
-            field, hint = fields[name]
-            if field.name in values:
-                raise _Refused("is given twice")
+            field, hint = _field_named(name, fields, values)
             values[field.name] = None
             values[field.name] = _from_text(text, hint, name)
         except InvalidId as error:
@@ -120,10 +124,19 @@ def escape(part: str) -> str:
 
 
 @cache
-def _fields(struct: type[msgspec.Struct]) -> dict[str, tuple[msgspec.structs.FieldInfo, Any]]:
-    """Name on the wire to the field and its type with bounds."""
+def _fields(struct: type[msgspec.Struct]) -> Fields:
     hints = get_type_hints(struct, include_extras=True)
     return {field.encode_name: (field, hints[field.name]) for field in msgspec.structs.fields(struct)}
+
+
+@cache
+def _says_more_than_the_decoder(struct: type[msgspec.Struct]) -> bool:
+    """Whether a raw text must be an object: the decoder takes any raw text."""
+    return any(_wants_object(hint) for _, hint in _fields(struct).values())
+
+
+def _wants_object(hint: Any) -> bool:
+    return msgspec.Raw in _alternatives(hint) and any((meta.extra_json_schema or {}).get("type") == "object" for meta in _metas(hint))
 
 
 def _struct_faults(value: dict[str, Any], struct: type[msgspec.Struct], pointer: str) -> Iterator[Fault]:
@@ -164,9 +177,7 @@ def _length_refusal(value: Any, hint: Any) -> str | None:
 def _refusal(value: Any, hint: Any) -> str | None:
     """Why the type does not take the value, None when it does."""
     if msgspec.Raw in _alternatives(hint):
-        # The text is kept as sent, so the decoder takes anything; what kind it must be stands in the type's own schema.
-        wants_object = any((meta.extra_json_schema or {}).get("type") == "object" for meta in _metas(hint))
-        return f"must be an object, not {_kind_of(value)}" if wants_object and not isinstance(value, dict) else None
+        return f"must be an object, not {_kind_of(value)}" if _wants_object(hint) and not isinstance(value, dict) else None
     try:
         msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
@@ -220,6 +231,14 @@ def _pairs(query_string: bytes) -> list[tuple[str, str]]:
         raise InvalidInput.at("?", f"has more than {PARAMETERS_MAX} parameters") from None
 
 
+def _field_named(name: str, fields: Fields, given: dict[str, Any]) -> tuple[msgspec.structs.FieldInfo, Any]:
+    if name not in fields:
+        raise _Refused(f"is not a parameter here{_nearest(name, fields)}")
+    if fields[name][0].name in given:
+        raise _Refused("is given twice")
+    return fields[name]
+
+
 def _from_text(text: str, hint: Any, name: str) -> Any:
     """A parameter's value. Raises _Refused, or InvalidId where an id is wanted."""
     kinds = _alternatives(hint)
@@ -263,6 +282,6 @@ def _metas(hint: Any) -> Iterator[msgspec.Meta]:
             yield from _metas(each)
 
 
-def _nearest(name: str, known: dict[str, Any]) -> str:
+def _nearest(name: str, known: Fields) -> str:
     near = get_close_matches(name[:NAME_SHOWN_CHARS], known, n=1)
     return f"; did you mean {near[0]}?" if near else ""

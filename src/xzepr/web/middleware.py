@@ -53,6 +53,7 @@ class Doorway:
         self._hsts = f"max-age={settings.security.headers.hsts_max_age}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI. Cancelled or cut: nothing is left behind."""
         if scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "websocket":

@@ -1,6 +1,11 @@
-"""Addresses for people and for tools: the page of links, the OpenAPI document, the API pages. Everything comes from this server."""
+"""Addresses for people and for tools: the page of links, the OpenAPI document, the API pages, the list of problems.
+
+Everything comes from this server: no page loads anything from another host, and none holds an inline script or style, so the strict
+Content-Security-Policy of middleware.CSP holds. Without the files that the build fetches (static/vendor) the API page shows where the document is.
+"""
 
 from collections.abc import Sequence
+from html import escape
 from importlib.resources import files
 from typing import Any
 
@@ -12,6 +17,7 @@ from xzepr.auth.permissions import PUBLIC
 from xzepr.errors import XzeprError
 from xzepr.web.call import Call
 from xzepr.web.openapi import build_document
+from xzepr.web.problems import title_of
 from xzepr.web.routes import Route
 
 STATIC_DIRECTORY = str(files("xzepr.web").joinpath("static"))
@@ -35,6 +41,7 @@ class Home(msgspec.Struct, frozen=True, kw_only=True):
 
 _LINKS = [
     Link("/docs", "API pages"),
+    Link("/docs/problems", "what each problem code means"),
     Link("/openapi.json", "OpenAPI document"),
     Link("/health", "health"),
     Link("/api/v1/status", "status"),
@@ -43,40 +50,64 @@ _LINKS = [
 
 
 def routes(documented: Sequence[Route]) -> list[Route]:
-    """Public routes that describe the others; they are not in the document themselves."""
-    document = msgspec.json.encode(build_document(documented))
-    api_page, problem_page, home_page = _page("docs.html"), _page("problems.html").replace("<!-- rows -->", _problem_rows()), _page("home.html")
-    home_page = home_page.replace("<!-- version -->", __version__).replace(
-        "<!-- links -->", "".join(f'<li><a href="{link.href}">{link.title}</a></li>' for link in _LINKS)
-    )
-
-    async def show_document(call: Call[Any]) -> Response:
-        return Response(document, media_type="application/json")
-
-    async def show_api_page(call: Call[Any]) -> Response:
-        return HTMLResponse(api_page)
-
-    async def show_problem_page(call: Call[Any]) -> Response:
-        return HTMLResponse(problem_page)
-
-    async def show_favicon(call: Call[Any]) -> Response:
-        return RedirectResponse("/static/icon.svg", 301)
+    """Public routes that describe the given ones and themselves. The pages are made once, here."""
+    home = msgspec.json.encode(Home(service="xzepr", version=__version__, links=_LINKS))
+    home_page = _page("home.html", version=__version__, links="".join(f'<li><a href="{link.href}">{link.title}</a></li>' for link in _LINKS))
+    api_page = _page("docs.html")
+    problem_page = _page("problems.html", rows=_problem_rows())
 
     async def show_home(call: Call[Any]) -> Response:
-        if "text/html" in call.headers.get("accept", ""):
-            return HTMLResponse(home_page)
-        return Response(msgspec.json.encode(Home(service="xzepr", version=__version__, links=_LINKS)), media_type="application/json")
+        # The same address gives two things: what keeps an answer must know.
+        vary = {"Vary": "Accept"}
+        if prefers_html(call.headers.get("accept", "")):
+            return HTMLResponse(home_page, headers=vary)
+        return Response(home, media_type="application/json", headers=vary)
 
-    return [
-        _route("/", show_home, Home, "What is here", "application/json"),
-        _route("/openapi.json", show_document, dict, "OpenAPI document", "application/json"),
+    async def show_document(_call: Call[Any]) -> Response:
+        return Response(document, media_type="application/json")
+
+    async def show_api_page(_call: Call[Any]) -> Response:
+        return HTMLResponse(api_page)
+
+    async def show_problem_page(_call: Call[Any]) -> Response:
+        return HTMLResponse(problem_page)
+
+    async def show_favicon(_call: Call[Any]) -> Response:
+        return RedirectResponse("/static/icon.svg", 301)
+
+    own = [
+        _route("/", show_home, Home, "What is here: a page of links for a browser, JSON for a program", "application/json"),
+        _route("/openapi.json", show_document, dict, "This document", "application/json"),
         _route("/docs", show_api_page, str, "API pages", "text/html"),
         _route("/docs/problems", show_problem_page, str, "What each problem code means", "text/html"),
-        _route("/favicon.ico", show_favicon, str, "Icon", "image/svg+xml"),
+        _route("/favicon.ico", show_favicon, str, "Icon", "image/svg+xml", in_document=False),
     ]
+    document = msgspec.json.encode(build_document([*documented, *own]))
+    return own
 
 
-def _route(path: str, handler: Any, answer: Any, summary: str, media_type: str) -> Route:
+def prefers_html(accept: str) -> bool:
+    """Whether an Accept header ranks a page above JSON. A bare `*/*` is a program."""
+    ranks = {"text/html": 0.0, "application/json": 0.0}
+    for part in accept.split(","):
+        media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        if media_type in ranks:
+            ranks[media_type] = _quality(parameters)
+    return ranks["text/html"] > ranks["application/json"]
+
+
+def _quality(parameters: Sequence[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0
+
+
+def _route(path: str, handler: Any, answer: Any, summary: str, media_type: str, *, in_document: bool = True) -> Route:
     return Route(
         method="GET",
         path=path,
@@ -86,18 +117,21 @@ def _route(path: str, handler: Any, answer: Any, summary: str, media_type: str) 
         media_type=media_type,
         tag="service",
         summary=summary,
-        in_document=False,
+        in_document=in_document,
     )
 
 
-def _page(name: str) -> str:
-    return _TEMPLATES.joinpath(name).read_text("utf-8")
+def _page(name: str, **parts: str) -> str:
+    """The template with each `<!-- name -->` replaced."""
+    page = _TEMPLATES.joinpath(name).read_text("utf-8")
+    for part, html in parts.items():
+        page = page.replace(f"<!-- {part} -->", html)
+    return page
 
 
 def _problem_rows() -> str:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, XzeprError)]
-    rows = []
-    for kind in sorted(kinds, key=lambda kind: (kind.status, kind.code)):
-        meaning = (kind.__doc__ or "").partition("\n")[0]
-        rows.append(f'<tr id="{kind.code}"><td>{kind.status}</td><td><code>{kind.code}</code></td><td>{meaning}</td></tr>')
-    return "".join(rows)
+    return "".join(
+        f'<tr id="{kind.code}"><td>{kind.status}</td><td><code>{kind.code}</code></td><td>{escape(title_of(kind))}.</td></tr>'
+        for kind in sorted(kinds, key=lambda kind: (kind.status, kind.code))
+    )

@@ -1,7 +1,7 @@
 """The routing table: what each address takes and gives, and which permission it needs.
 
-Enforcement, 404 and 405, and the OpenAPI document all come from here. A route that names neither a permission nor PUBLIC, or leaves out a type that its method needs, is
-refused when the application is built, so it cannot be served by accident.
+Enforcement, 404 and 405, and the OpenAPI document all come from here. A route that names neither a permission nor PUBLIC, or leaves out a type
+that its method needs, is refused when the application is built, so it cannot be served by accident.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
