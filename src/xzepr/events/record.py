@@ -76,7 +76,7 @@ async def record_event(recorder: Recorder, principal: Principal, event: NewEvent
             event_id, event, payload_text, receiver.id, receiver.resource_version, principal.id, ids.time_of(event_id), traceparent
         )
         if await _append(recorder.database, checked):
-            await recorder.bell.ring()
+            recorder.bell.ring()
             return event_id
         receiver = await recorder.receivers.reload(receiver_id)
     raise Unavailable(f"the event receiver {receiver_id} changes faster than the event can be checked; try again")

@@ -38,7 +38,6 @@ def _shown(group: EventReceiverGroup) -> Answer:
 
 async def post_group(call: Call[House]) -> Answer:
     group_id = await create_group(call.house.database, call.principal, call.body, clock.now())
-    await call.house.recorder.bell.ring()
     return Answer(Created(group_id), headers={"Location": f"/api/v1/groups/{group_id}"})
 
 

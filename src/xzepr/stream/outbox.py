@@ -5,6 +5,7 @@ message are one commit. The statements that create things carry that insert with
 This module is the other end: what the sequencer takes, and the word that it need not wait for its next look.
 """
 
+import asyncio
 import time
 from typing import Final
 
@@ -29,13 +30,17 @@ class Bell:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._last_rung_s = 0.0
+        self._ringing: asyncio.Task[None] | None = None
 
-    async def ring(self) -> None:
-        """Call after a commit. Rings unless it rang a moment ago."""
+    def ring(self) -> None:
+        """Call after a commit; nobody waits for it. Rings unless it rang a moment ago."""
         now_s = time.monotonic()
-        if now_s - self._last_rung_s < RING_INTERVAL_S:
+        if now_s - self._last_rung_s < RING_INTERVAL_S or (self._ringing is not None and not self._ringing.done()):
             return
         self._last_rung_s = now_s
+        self._ringing = asyncio.get_running_loop().create_task(self._ring())
+
+    async def _ring(self) -> None:
         try:
             async with self._database.connection() as connection:
                 await connection.execute(queries["ring"])

@@ -10,6 +10,8 @@ so it never holds what was not committed.
 """
 
 import asyncio
+import contextlib
+import time
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -32,6 +34,8 @@ queries = Queries("xzepr.stream")
 BATCH_FACTS_MAX: Final = 2_000
 BUSY_INTERVAL_S: Final = 0.02
 IDLE_INTERVAL_S: Final = 0.25
+# It stays busy this long after the last fact: a writer that rang a moment ago does not ring again for what it writes now.
+STAYS_BUSY_S: Final = 0.2
 # After a fault, so that a database that is away is not hammered.
 RETRY_INTERVAL_S: Final = 0.5
 
@@ -96,9 +100,10 @@ class Sequencer:
     def __init__(self, database: Database, lead: Lead, *, batch_facts_max: int = BATCH_FACTS_MAX) -> None:
         self._database = database
         self._lead = lead
-        self._batch_facts_max = batch_facts_max
+        self.batch_facts_max = batch_facts_max
         self._state: FoldState | None = None
         self._bell = asyncio.Event()
+        self._busy_until_s = 0.0
 
     def wake(self) -> None:
         """There may be something to take; look now."""
@@ -110,7 +115,7 @@ class Sequencer:
             epoch = await self._lead.held()
             try:
                 sequenced = await self.step(epoch)
-                await self._rest(BUSY_INTERVAL_S if sequenced else IDLE_INTERVAL_S, full=sequenced >= self._batch_facts_max)
+                await self._rest(sequenced)
             except LeadLost:
                 self._lead.lose()
             except Unavailable as error:
@@ -139,7 +144,7 @@ class Sequencer:
             raise LeadLost
         if self._state is None:
             self._state = await _load_groups(connection)
-        facts = await connection.fetch(queries["take_outbox"], self._batch_facts_max)
+        facts = await connection.fetch(queries["take_outbox"], self.batch_facts_max)
         await _load_artifacts(connection, self._state, facts)
         step = _Step(last_position, clock.now())
         for row in facts:
@@ -149,16 +154,19 @@ class Sequencer:
         self._state.heads, self._state.told = {}, set()
         return len(facts)
 
-    async def _rest(self, seconds: float, *, full: bool) -> None:
-        """Until the next look: none behind a full batch, at least the busy interval behind others, cut short by the bell when idle."""
-        if full:
+    async def _rest(self, sequenced: int) -> None:
+        """Until the next look: none behind a full batch, a moment while busy; the bell cuts short what is longer."""
+        if sequenced >= self.batch_facts_max:
             return
+        now_s = time.monotonic()
+        if sequenced:
+            self._busy_until_s = now_s + STAYS_BUSY_S
         await asyncio.sleep(BUSY_INTERVAL_S)
-        try:
-            async with asyncio.timeout(max(seconds - BUSY_INTERVAL_S, 0)):
+        if now_s < self._busy_until_s:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_INTERVAL_S - BUSY_INTERVAL_S):
                 await self._bell.wait()
-        except TimeoutError:
-            pass
         self._bell.clear()
 
 
