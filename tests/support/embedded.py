@@ -1,5 +1,6 @@
 """The embedded PostgreSQL as real users run it: as root and as another user, each in a process of its own, on a state directory of its own."""
 
+import atexit
 import contextlib
 import functools
 import importlib.util
@@ -56,10 +57,18 @@ def user(label: str) -> User:
     entry = pwd.getpwnam("nobody")
     spawn = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
     here["HOME"] = "/nonexistent"
-    tried = subprocess.run([sys.executable, str(PROGRAM), "/dev/null"], env=here, cwd="/", capture_output=True, text=True, check=False, **spawn)
-    if '"failed"' in tried.stdout:
-        return User(label, sys.executable, str(PROGRAM), here, spawn, entry.pw_uid)
-    return _with_copies(label, here, spawn, entry.pw_uid)
+    tried = User(label, sys.executable, str(PROGRAM), here, spawn, entry.pw_uid)
+    return tried if _can_run(tried) else _with_copies(tried)
+
+
+def _can_run(tried: User) -> bool:
+    """Whether the program gets as far as refusing a state directory that is none."""
+    try:
+        command = [tried.python, tried.program, "/dev/null"]
+        said = subprocess.run(command, env=tried.environ, cwd="/", capture_output=True, text=True, check=False, **tried.spawn).stdout
+    except PermissionError:
+        return False
+    return '"failed"' in said
 
 
 def _home(name: str) -> Path | None:
@@ -72,11 +81,11 @@ def _home(name: str) -> Path | None:
     return Path(spec.origin).parent.parent if spec.submodule_search_locations else Path(spec.origin).parent
 
 
-def _with_copies(label: str, environ: dict[str, str], spawn: dict[str, Any], uid: int) -> User:
+def _with_copies(tried: User) -> User:
     """This checkout and this interpreter lie where the other user cannot go (a root's home): the same ones, copied to where they can."""
     place = Path(tempfile.mkdtemp(prefix="xzepr-other-user-"))
     place.chmod(0o755)
-    _removed_at_exit(place)
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
     skip = shutil.ignore_patterns("__pycache__", "test", "site-packages", "idlelib", "tkinter", "config-*", "*.a")
     base, version = Path(sys.base_prefix), f"python{sys.version_info.major}.{sys.version_info.minor}"
     shutil.copytree(base / "lib" / version, place / "lib" / version, ignore=skip)
@@ -92,14 +101,8 @@ def _with_copies(label: str, environ: dict[str, str], spawn: dict[str, Any], uid
         elif home is not None and (home / f"{name}.py").is_file():
             shutil.copy2(home / f"{name}.py", place / "packages")
     shutil.copy2(PROGRAM, place)
-    environ = {**environ, "PYTHONPATH": str(place / "packages"), "LD_LIBRARY_PATH": str(place / "lib")}
-    return User(label, str(place / "bin" / version), str(place / PROGRAM.name), environ, spawn, uid)
-
-
-def _removed_at_exit(place: Path) -> None:
-    import atexit
-
-    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    environ = {**tried.environ, "PYTHONPATH": str(place / "packages"), "LD_LIBRARY_PATH": str(place / "lib")}
+    return User(tried.label, str(place / "bin" / version), str(place / PROGRAM.name), environ, tried.spawn, tried.uid)
 
 
 def bindir(label: str) -> Path:
@@ -116,19 +119,19 @@ def bindir(label: str) -> Path:
 class Holder:
     """One process that holds, or joined, the embedded PostgreSQL of a state directory."""
 
-    def __init__(self, who: User, state_dir: Path, programs: Path | None = None, environ: dict[str, str] | None = None) -> None:
+    def __init__(self, who: User, state_dir: Path, programs: Path | None, notes: Path, environ: dict[str, str]) -> None:
         self.state_dir = state_dir
         self.url = ""
-        self.notes = state_dir.with_name(f"{state_dir.name}.notes")
+        self.notes = notes
         self._said: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        with self.notes.open("ab") as notes:
+        with notes.open("ab") as standard_error:
             self.process = subprocess.Popen(
                 [who.python, who.program, str(state_dir), *([str(programs)] if programs else [])],
-                env={**who.environ, **(environ or {})},
+                env={**who.environ, **environ},
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=notes,
+                stderr=standard_error,
                 start_new_session=True,
                 **who.spawn,
             )
@@ -214,7 +217,7 @@ class Place:
 
     def hold(self, who: User, state_dir: Path, programs: Path | None = None, **environ: str) -> Holder:
         self._names.add(state_dir)
-        holder = Holder(who, state_dir, programs, environ)
+        holder = Holder(who, state_dir, programs, self.root / f"{len(self.holders)}.notes", environ)
         self.holders.append(holder)
         return holder
 

@@ -1,4 +1,4 @@
-"""A small program that holds an embedded PostgreSQL: `embedded_owner.py STATE_DIR [BINDIR]`. Says on standard output what it got, one JSON object a line.
+"""A small program that holds an embedded PostgreSQL: `embedded_owner.py STATE_DIR [BINDIR]`. Says on standard output what it got, in JSON.
 
 {"up": url, "owner": bool, "version": text} once it takes connections, or {"failed": reason} and exit code 1. Runs until SIGTERM.
 """

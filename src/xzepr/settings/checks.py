@@ -198,15 +198,12 @@ def _key_files(settings: Settings, around: Surroundings) -> Iterator[Finding]:
             continue
         file = around.cwd / name
         try:
-            mode = file.stat().st_mode
+            with file.open("rb") as opened:
+                mode = os.fstat(opened.fileno()).st_mode
         except OSError as error:
             yield Finding(path, f"{file}: {error.strerror}")
             continue
-        if stat.S_ISDIR(mode):
-            yield Finding(path, f"{file} is a directory")
-        elif not os.access(file, os.R_OK):
-            yield Finding(path, f"this account cannot read {file}")
-        elif path == "jwt.private_key_path" and mode & stat.S_IROTH and not _is_handed_in(file, around.environ):
+        if path == "jwt.private_key_path" and mode & stat.S_IROTH and not _is_handed_in(file, around.environ):
             yield Finding(path, f"everybody can read {file}: chmod 600 it")
 
 

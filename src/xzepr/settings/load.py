@@ -142,10 +142,10 @@ class _Layers:
         return msgspec.convert(tree, Settings)
 
     def tell(self, findings: Iterable[Finding], lines: list[str]) -> None:
-        """Findings as lines that say where the value comes from."""
+        """Findings as lines that say where the value comes from, if there is one."""
         for finding in findings:
             if finding.path not in self.failed:
-                source = self.sources.get(finding.path)
+                source = self.sources.get(finding.path) if self.values.get(finding.path) is not None else None
                 lines.append(f"{finding.path}: {finding.reason}" + (f" (from {source})" if source else ""))
 
     def _add_file(self, path: Path, *, missing: list[str] | None) -> None:

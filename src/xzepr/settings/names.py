@@ -10,8 +10,6 @@ from xzepr.settings.older import DROPPED, MOVED_SECTIONS, RENAMED, new_name
 
 ENV_PREFIX: Final = "XZEPR__"
 FILE_SUFFIX: Final = "_file"
-# Variables of our own that are no settings: which environment this is, and what the clients read.
-OTHER_VARIABLES: Final = frozenset({"XZEPR_ENV", "XZEPR_URL", "XZEPR_API_KEY", "XZEPR_TOKEN"})
 KNOBS: Final[dict[str, Knob]] = {knob.path: knob for knob in knobs()}
 
 _KNOWN: Final = (*KNOBS, *sorted(secret + FILE_SUFFIX for secret in SECRETS))
@@ -84,8 +82,11 @@ def path_of(name: str) -> str:
 
 
 def meant_by(name: str, text: str) -> str | None:
-    """For a variable that is none of ours: the one that was meant, None when it is somebody else's. text: its value."""
-    if not name.upper().startswith("XZEPR_") or name in OTHER_VARIABLES or _SERVICE_LINK.fullmatch(text):
+    """For a variable that is no setting: the one that was meant, None when it is meant for somebody else. text: its value.
+
+    XZEPR_ENV, XZEPR_URL, XZEPR_API_KEY, XZEPR_TOKEN and whatever else has a single underline and the letters of no key are not ours to judge.
+    """
+    if not name.upper().startswith("XZEPR_") or _SERVICE_LINK.fullmatch(text):
         return None
     rest = name[len("XZEPR_") :]
     same_letters = _BY_LETTERS.get(_letters(rest))

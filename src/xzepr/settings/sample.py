@@ -1,4 +1,4 @@
-"""`python -m xzepr.settings.sample yaml|page`: config/default.yaml and docs/reference/configuration.md, written from the model.
+"""`make reference`: config/default.yaml and docs/reference/configuration.md, written from the model.
 
 A test compares both files with what this writes.
 """
@@ -30,7 +30,7 @@ _HEAD: Final = """\
 _PAGE_HEAD: Final = """\
 # Configuration
 
-This page is written from the code by `python -m xzepr.settings.sample page`.
+This page is written from the code by `make reference`.
 
 Values are taken in this order, later wins:
 

@@ -1,10 +1,11 @@
 """One settings file: YAML as its leaves, by dotted name, in the order of the file.
 
-A key given twice in one mapping is a fault, not the later one's victory. A fault names file and line and never shows the text there, which may
-be a secret.
+A key given twice in one mapping is a fault, not the later one's victory, and so is a merge (`<<`) of which it is not plain who wins. A fault
+names file and line and never shows the text there, which may be a secret.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,46 @@ def _without_quotes(problem: str) -> str:
 
 
 def _parse(text: str) -> Any:
-    loader = _Loader(text)
+    loader = yaml.SafeLoader(text)
     try:
-        return loader.get_single_data()
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _refuse_doubt(node)
+        return loader.construct_document(node)
     finally:
         loader.dispose()
+
+
+def _refuse_doubt(root: yaml.Node) -> None:
+    """Raises ConstructorError where two values contend for one key. A key that overrides the one mapping merged into its own (`<<`) does not."""
+    open_nodes, seen = [root], set[int]()
+    while open_nodes:
+        node = open_nodes.pop()
+        # An alias leads to the node of its anchor again.
+        if id(node) in seen or isinstance(node, yaml.ScalarNode):
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            _refuse_contest(node)
+            open_nodes += [value for _, value in node.value]
+        else:
+            open_nodes += node.value
+
+
+def _refuse_contest(node: yaml.MappingNode) -> None:
+    keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+    twice = next((key for key, times in Counter(keys).items() if times > 1), None)
+    if twice is not None:
+        raise yaml.constructor.ConstructorError(None, None, f"the key {twice} stands there twice", node.start_mark)
+    # PyYAML 6.0.4 lets the wrong one win where merged mappings merge others or come in a list.
+    for merged in _merged(node):
+        if not isinstance(merged, yaml.MappingNode) or _merged(merged):
+            raise yaml.constructor.ConstructorError(None, None, "only one mapping can be merged, and none that merges another", node.start_mark)
+
+
+def _merged(node: yaml.MappingNode) -> list[yaml.Node]:
+    return [value for key, value in node.value if key.tag == "tag:yaml.org,2002:merge"]
 
 
 def _leaves(tree: dict[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -64,14 +100,3 @@ def _leaves(tree: dict[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, path + ".")
         elif value is not None or not resolve(path).is_section:
             yield path, value
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice; one that overrides a merged key (`<<`) is not that."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        own = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge" and isinstance(key, yaml.ScalarNode)]
-        twice = next((key for key in own if own.count(key) > 1), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {twice} stands there twice", node.start_mark)
-        return super().construct_mapping(node, deep=deep)
