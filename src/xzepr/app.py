@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from starlette.types import ASGIApp
 
 from xzepr import health
+from xzepr.artifacts import http as artifacts
 from xzepr.db.pool import Database
 from xzepr.events import http as events
 from xzepr.events.record import Recorder
@@ -23,7 +24,7 @@ from xzepr.web.asgi import build_asgi
 from xzepr.web.routes import Route
 
 # The doors. A route that names neither a permission nor PUBLIC stops the start.
-ROUTES: Sequence[Route] = (*events.ROUTES, *receivers.ROUTES, *groups.ROUTES, *stream.ROUTES, *health.ROUTES)
+ROUTES: Sequence[Route] = (*events.ROUTES, *artifacts.ROUTES, *receivers.ROUTES, *groups.ROUTES, *stream.ROUTES, *health.ROUTES)
 
 
 def build_house(settings: Settings, *, connections_min: int, connections_max: int) -> House:

@@ -122,6 +122,12 @@ class Conflict(XzeprError):
     status = 409
 
 
+class InFlight(Conflict):
+    """The first request with this Idempotency-Key is still at work."""
+
+    code = "in_flight"
+
+
 class PositionExpired(XzeprError):
     """The stream no longer reaches back to that position."""
 

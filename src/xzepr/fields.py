@@ -12,4 +12,5 @@ DESCRIPTION_MAX_CHARS = 5000
 ShortText = Annotated[str, Meta(min_length=1, max_length=FIELD_MAX_CHARS, pattern=r"\S")]
 Description = Annotated[str, Meta(max_length=DESCRIPTION_MAX_CHARS)]
 PageLimit = Annotated[int, Meta(ge=1, le=1000)]
+PageOffset = Annotated[int, Meta(ge=0, le=1_000_000)]
 PAGE_LIMIT_DEFAULT = 50

@@ -1,18 +1,18 @@
 """JSON that will survive: a strict reading of a body, and the compact form of a text that changes nothing of its meaning.
 
 What is refused here could not be stored and given back exactly, or would be read differently by the next reader: duplicate members, NUL, lone
-surrogates, invalid UTF-8, numbers beyond a double's range written with an exponent, integers over 1,000 digits, depth over 128. Everything else in
-a payload comes back as it was sent. Source: contract `rest.md`, "Rules for every route".
+surrogates, invalid UTF-8, a byte order mark, numbers beyond a double's range written with an exponent, integers over 1,000 digits, depth over 128.
+Everything else in a payload comes back as it was sent. Source: contract `rest.md`, "Rules for every route".
 
-The straight way is one pass of the C decoder with cheap looks at the text before it. Whatever looks suspicious goes a slower way, which tells every
-fault with its place.
+The straight way is one pass of the C decoder with cheap looks at the text before it: 1 kB takes some 15 microseconds. Whatever looks suspicious
+goes a slower way, which tells every fault with its place; both take time in proportion to the length of the text, whatever it holds.
 """
 
 import json
 import math
 import re
 from collections.abc import Iterator
-from decimal import Decimal
+from itertools import accumulate
 from typing import Any, Final
 
 import msgspec
@@ -25,8 +25,15 @@ INTEGER_DIGITS_MAX: Final = 1000
 FAULTS_MAX: Final = 50
 
 _ESCAPE_TO_CHECK: Final = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
-_LONG_DIGITS: Final = re.compile(r"(?<!\d)\d{1001}")
-_NESTING: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# Every escape from the left, so that the second half of an escaped backslash begins none. Group 1: NUL or a surrogate without its partner.
+_ESCAPE: Final = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]|u(0000|[dD][89a-fA-F])|.)", re.DOTALL)
+_ALL_DIGITS_ZERO: Final = bytes(ord("0") if chr(byte) in "123456789" else byte for byte in range(256))
+_TOO_MANY_DIGITS: Final = b"0" * (INTEGER_DIGITS_MAX + 1)
+_NO_BRACKETS: Final = bytes(byte for byte in range(256) if chr(byte) not in "[]{}")
+# How each bracket changes the depth.
+_STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+# A string that never ends is taken to the end of the text: trying again at each quote in it would take for ever.
+_STRING_OR_BRACKET: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -46,10 +53,14 @@ class _Refused:
 
 
 def parse_strict(body: bytes) -> Any:
-    """The decoded tree: objects, lists, str, int (exact), float, bool, None. Raises MalformedBody with the place of every fault."""
+    """The decoded tree: objects, lists, str, int (exact), float, bool, None. Raises MalformedBody with the place of every fault.
+
+    A number with a fraction becomes the nearest double, as nearly every reader of JSON has it; one beyond a double's range that is written out in
+    full is legal, and becomes the integer that its digits before the point make.
+    """
     text = _text(body)
-    _require_depth(text)
-    if _ESCAPE_TO_CHECK.search(text) or _LONG_DIGITS.search(text):
+    _require_depth(body, text)
+    if ("\\u" in text and _has_bad_escape(text)) or _has_long_digits(body):
         return _parse_slowly(text)
     try:
         return _FAST.decode(text)
@@ -60,7 +71,10 @@ def parse_strict(body: bytes) -> Any:
 
 
 def compact(raw: bytes | str) -> str:
-    """The same JSON text less the white space outside strings. Key order, numbers and escapes stay as written."""
+    """The same JSON text less the white space outside strings. Key order, numbers and escapes stay as written.
+
+    For text that parse_strict has passed; UTF-8 and depth are not looked at here. Raises msgspec.DecodeError for what is not JSON.
+    """
     formatted = msgspec.json.format(raw, indent=-1)
     return formatted.decode() if isinstance(formatted, bytes) else formatted
 
@@ -69,30 +83,53 @@ def _text(body: bytes) -> str:
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise MalformedBody(f"the body is not UTF-8: byte {error.start}", faults=(Fault("", f"is not UTF-8: byte {error.start}"),)) from None
+        raise _refused(f"is not UTF-8: byte {error.start}") from None
     if text.startswith("\ufeff"):
-        raise MalformedBody("the body begins with a byte order mark", faults=(Fault("", "begins with a byte order mark"),))
+        raise _refused("begins with a byte order mark")
     return text
 
 
-def _require_depth(text: str) -> None:
-    if text.count("[") + text.count("{") <= DEPTH_MAX:
-        return
-    depth = 0
-    for match in _NESTING.finditer(text):
-        token = match[0]
-        if token in "[{":
-            depth += 1
-            if depth > DEPTH_MAX:
-                message = f"is nested deeper than {DEPTH_MAX} levels, at character {match.start()}"
-                raise MalformedBody(f"the body {message}", faults=(Fault("", message),))
-        elif token in "]}":
-            depth -= 1
+def _refused(message: str) -> MalformedBody:
+    return MalformedBody(f"the body {message}", faults=(Fault("", message),))
 
 
 def _malformed(error: json.JSONDecodeError) -> MalformedBody:
-    message = f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-    return MalformedBody(f"the body {message}", faults=(Fault("", message),))
+    return _refused(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}")
+
+
+def _require_depth(body: bytes, text: str) -> None:
+    """Before the decoder, which would run out of stack. Only brackets outside strings count."""
+    if body.count(b"[") + body.count(b"{") <= DEPTH_MAX:
+        return
+    outside = body
+    if b"\\" in outside:
+        outside = outside.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if b'"' in outside:
+        outside = b"".join(outside.split(b'"')[::2])
+    brackets = outside.translate(None, _NO_BRACKETS)
+    if max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > DEPTH_MAX:
+        raise _refused(f"is nested deeper than {DEPTH_MAX} levels{_place_of_depth(text)}")
+
+
+def _place_of_depth(text: str) -> str:
+    depth = 0
+    for match in _STRING_OR_BRACKET.finditer(text):
+        depth += _STEP.get(ord(match[0][0]), 0)
+        if depth > DEPTH_MAX:
+            line = text.count("\n", 0, match.start()) + 1
+            return f" at line {line}, column {match.start() - text.rfind(chr(10), 0, match.start())}"
+    return ""
+
+
+def _has_bad_escape(text: str) -> bool:
+    """Whether an escape stands for NUL or for a surrogate that has no partner."""
+    if _ESCAPE_TO_CHECK.search(text) is None:
+        return False
+    return any(match[1] is not None for match in _ESCAPE.finditer(text))
+
+
+def _has_long_digits(body: bytes) -> bool:
+    return len(body) > INTEGER_DIGITS_MAX and _TOO_MANY_DIGITS in body.translate(_ALL_DIGITS_ZERO)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -126,17 +163,17 @@ def _slow_float(text: str) -> Any:
     number = float(text)
     if not math.isinf(number):
         return number
-    if "e" in text.lower():
-        return _Refused("is a number beyond the range of a double")
-    # Written out in full it is exact as text; for the check by a schema its whole part stands for it.
-    return int(Decimal(text))
+    if "e" in text or "E" in text:
+        return _Refused("is a number beyond the range of a double, written with an exponent")
+    whole = text.partition(".")[0]
+    if len(whole.lstrip("-")) > INTEGER_DIGITS_MAX:
+        # Larger than every integer that is taken; converting a million digits would take seconds.
+        whole = whole[: whole.startswith("-")] + "1" + "0" * INTEGER_DIGITS_MAX
+    return int(whole)
 
 
-def _slow_constant(text: str) -> Any:
-    return _Refused(f"{text} is not JSON")
-
-
-_SLOW: Final = json.JSONDecoder(object_pairs_hook=_Pairs, parse_int=_slow_int, parse_float=_slow_float, parse_constant=_slow_constant)
+_CONSTANTS: Final = {name: _Refused(f"{name} is not JSON") for name in ("NaN", "Infinity", "-Infinity")}
+_SLOW: Final = json.JSONDecoder(object_pairs_hook=_Pairs, parse_int=_slow_int, parse_float=_slow_float, parse_constant=_CONSTANTS.__getitem__)
 
 
 def _parse_slowly(text: str) -> Any:
@@ -151,8 +188,7 @@ def _parse_slowly(text: str) -> Any:
         if len(faults) == FAULTS_MAX:
             break
     if faults:
-        first = MalformedBody.of_faults(faults)
-        raise MalformedBody(first.message, faults=tuple(faults))
+        raise MalformedBody.of_faults(faults)
     return _plain(tree)
 
 

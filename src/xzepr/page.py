@@ -4,16 +4,26 @@ from collections.abc import Callable
 from typing import Generic, Self, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
+
+from xzepr import ids
+from xzepr.errors import InvalidInput
+from xzepr.ids import Id
 
 Item = TypeVar("Item")
 
 
 class Pagination(msgspec.Struct, frozen=True, kw_only=True):
-    """next: the `after` of the next page, null on the last one. A page may be short while has_more is true."""
+    """next: the `after` of the next page, null on the last one. A page may be short while has_more is true.
+
+    offset, total: where a list was asked for by offset.
+    """
 
     limit: int
     next: str | None
     has_more: bool
+    offset: int | UnsetType = UNSET
+    total: int | UnsetType = UNSET
 
 
 class Page(msgspec.Struct, Generic[Item], frozen=True, kw_only=True):
@@ -23,11 +33,26 @@ class Page(msgspec.Struct, Generic[Item], frozen=True, kw_only=True):
     pagination: Pagination
 
     @classmethod
-    def of(cls, rows: list[Item], limit: int, cursor: Callable[[Item], str]) -> Self:
+    def of(
+        cls,
+        rows: list[Item],
+        limit: int,
+        cursor: Callable[[Item], str],
+        offset: int | UnsetType = UNSET,
+        total: int | UnsetType = UNSET,
+    ) -> Self:
         """From up to limit + 1 rows: the one too many only tells that there is more."""
         shown = rows[:limit]
         has_more = len(rows) > limit
-        return cls(data=shown, pagination=Pagination(limit=limit, next=cursor(shown[-1]) if has_more else None, has_more=has_more))
+        after = cursor(shown[-1]) if has_more else None
+        return cls(data=shown, pagination=Pagination(limit=limit, next=after, has_more=has_more, offset=offset, total=total))
+
+
+def cursor_of(kind: Callable[[str], Id], after: str | None, offset: int | None) -> Id | None:
+    """The parsed cursor. Raises InvalidId for one that is none, InvalidInput when both ways of paging are used at once."""
+    if after is not None and offset is not None:
+        raise InvalidInput.at("?offset", "goes without after: a list is paged in one way")
+    return None if after is None else ids.parse(kind, after, "?after")
 
 
 class Created(msgspec.Struct, frozen=True):

@@ -25,9 +25,10 @@ from xzepr.db.pool import Database
 from xzepr.db.queries import Queries
 from xzepr.events.model import CheckedEvent, NewEvent
 from xzepr.events.record import Recorder, record_event
-from xzepr.groups.manage import create_group, set_enabled
-from xzepr.groups.model import NewEventReceiverGroup
+from xzepr.groups.manage import change_group, create_group, delete_group
+from xzepr.groups.model import EventReceiverGroupChange, NewEventReceiverGroup
 from xzepr.ids import EventId, EventReceiverGroupId, EventReceiverId
+from xzepr.preconditions import IfMatch
 from xzepr.receivers.manage import Receivers, create_receiver
 from xzepr.receivers.model import NewEventReceiver
 from xzepr.receivers.payload import PayloadChecker
@@ -63,6 +64,8 @@ acts = st.one_of(
     st.tuples(st.just("group"), members, st.sampled_from([True, True, False])),
     st.tuples(st.just("enable"), place, st.booleans()),
     st.tuples(st.just("edit"), place, members),
+    st.tuples(st.just("evaluate"), place, artifact),
+    st.tuples(st.just("delete"), place),
     step,
     step,
     st.tuples(st.just("lead")),
@@ -86,7 +89,7 @@ class World:
     async def reset(self) -> None:
         async with self.database.connection() as connection:
             await connection.execute(
-                "truncate events, outbox, stream, gate_heads, group_states, sequenced_groups, event_receiver_group_versions, event_receiver_groups"
+                "truncate evaluations, events, outbox, stream, gate_heads, group_states, sequenced_groups, event_receiver_group_versions, event_receiver_groups"
             )
             await connection.execute("update sequencer set epoch = 1, expires_at = '-infinity', last_position = 0")
         self.groups.clear()
@@ -133,18 +136,26 @@ class World:
 
     async def enable(self, place: int, enabled: bool) -> None:
         if self.groups:
-            await set_enabled(self.database, ALICE, self.groups[place % len(self.groups)], enabled, clock.now())
+            await self.change(place, EventReceiverGroupChange(enabled=enabled))
+
+    async def change(self, place: int, change: EventReceiverGroupChange) -> None:
+        await change_group(self.database, ALICE, self.groups[place % len(self.groups)], change, IfMatch.of(None), clock.now())
+
+    async def delete(self, place: int) -> None:
+        if len(self.groups) > 1:
+            await delete_group(self.database, self.groups.pop(place % len(self.groups)), IfMatch.of(None), clock.now())
+
+    async def evaluate(self, place: int, artifact: int) -> None:
+        if not self.groups:
+            return
+        nvrpp = self.new_event(0, artifact, True).nvrpp
+        async with self.database.connection() as connection:
+            await connection.fetchval(group_queries["request_evaluation"], nvrpp.artifact_id, self.groups[place % len(self.groups)], 1)
 
     async def edit(self, place: int, members: list[int]) -> None:
         if not self.groups:
             return
-        group_id = self.groups[place % len(self.groups)]
-        async with self.database.transaction() as connection:
-            row = await connection.fetchrow(group_queries["lock_group"], group_id)
-            assert row is not None
-            changed = [self.receivers[member] for member in members]
-            fields = (row["name"], row["type"], row["version"], row["description"], row["enabled"], changed, clock.now())
-            await connection.execute(group_queries["modify_group"], group_id, *fields)
+        await self.change(place, EventReceiverGroupChange(event_receiver_ids=[self.receivers[member] for member in members]))
 
     def new_leader(self) -> None:
         """Begins from what is stored; the one before kept its definitions in memory."""

@@ -765,6 +765,21 @@ async def test_answer_that_breaks_in_the_middle_is_never_taken_for_a_whole_one(b
             await anext(pieces)
 
 
+async def test_error_behind_the_first_byte_goes_on_to_the_server_and_begins_no_second_answer(bench: Bench) -> None:
+    bench.go_on.set()
+    sent: list[str] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message["type"])
+
+    async def receive() -> Message:
+        return await asyncio.Future()
+
+    with pytest.raises(RuntimeError, match="broken in the middle"):
+        await make_app(bench)(scope_of("GET", "/stream", [(b"host", b"localhost")], query_string=b"name=break"), receive, send)
+    assert sent == ["http.response.start", "http.response.body"]
+
+
 async def test_head_of_a_stream_on_a_socket_leaves_the_connection_usable(bench: Bench) -> None:
     async with served(make_app(bench)) as port, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
         assert (await http.head("/stream")).status_code == 200

@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import functools
+import hashlib
 import importlib.util
 import json
 import os
@@ -224,9 +225,11 @@ class Place:
     def close(self) -> None:
         for holder in self.holders:
             holder.kill()
-            if holder.url:
-                shutil.rmtree(socket_dir(holder.url), ignore_errors=True)
         for state_dir in self._names:
+            digest = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:12]
+            for sockets in Path("/").glob(f"run/xzepr/{digest}"), Path("/tmp").glob(f"xzepr-*/{digest}"):
+                for directory in sockets:
+                    shutil.rmtree(directory, ignore_errors=True)
             if (state_dir / "data").is_dir():
                 for process in inhabitants(state_dir):
                     with contextlib.suppress(psutil.Error):

@@ -12,7 +12,7 @@ import pytest
 from xzepr import errors
 from xzepr.app import ROUTES
 from xzepr.errors import XzeprError
-from xzepr.web import pages
+from xzepr.web import examples, pages
 from xzepr.web.openapi import build_document, operation_id, problems_of
 from xzepr.web.problems import MEDIA_TYPE
 from xzepr.web.routes import Route
@@ -30,7 +30,8 @@ CONTENT = {
     "additionalProperties": {
         "type": "object",
         "required": ["schema"],
-        "properties": {"schema": OPEN, "example": True},
+        "properties": {"schema": OPEN, "example": True, "examples": {"type": "object", "additionalProperties": {"required": ["$ref"]}}},
+        "not": {"required": ["example", "examples"]},
         "additionalProperties": False,
     },
 }
@@ -43,7 +44,13 @@ RESPONSE = {
 PARAMETER = {
     "type": "object",
     "required": ["name", "in", "schema"],
-    "properties": {"name": {"type": "string"}, "in": {"enum": ["path", "query"]}, "required": {"type": "boolean"}, "schema": OPEN},
+    "properties": {
+        "name": {"type": "string"},
+        "in": {"enum": ["path", "query", "header"]},
+        "required": {"type": "boolean"},
+        "description": {"type": "string", "minLength": 1},
+        "schema": OPEN,
+    },
     "additionalProperties": False,
     "if": {"properties": {"in": {"const": "path"}}},
     "then": {"required": ["required"], "properties": {"required": {"const": True}}},
@@ -81,6 +88,7 @@ STRUCTURE = {
                 "title": {"type": "string"},
                 "version": {"type": "string"},
                 "summary": {"type": "string"},
+                "description": {"type": "string", "minLength": 1},
                 "license": {"type": "object", "required": ["name"], "not": {"required": ["identifier", "url"]}},
             },
             "additionalProperties": False,
@@ -101,7 +109,9 @@ STRUCTURE = {
             "type": "object",
             "properties": {
                 "schemas": {"type": "object", "propertyNames": {"pattern": "^[A-Za-z0-9._-]+$"}, "additionalProperties": OPEN},
-                "headers": {"type": "object", "additionalProperties": {"type": "object", "required": ["schema"]}},
+                "headers": {"type": "object", "additionalProperties": {"type": "object", "required": ["description", "required", "schema"]}},
+                "responses": {"type": "object", "additionalProperties": RESPONSE},
+                "examples": {"type": "object", "additionalProperties": {"type": "object", "required": ["value"]}},
             },
             "additionalProperties": False,
         },
@@ -203,6 +213,42 @@ def test_every_example_satisfies_its_schema() -> None:
     assert checked
 
 
+def test_every_body_and_answer_that_is_an_object_has_an_example_without_gaps() -> None:
+    for route, operation in operations():
+        parts = [operation["responses"][str(route.status)], *([operation["requestBody"]] if route.body else [])]
+        for content in (content for part in parts for content in part.get("content", {}).values()):
+            if "$ref" in content["schema"]:
+                assert examples.UNNAMED not in json.dumps(content["example"], ensure_ascii=False), (route.path, content["example"])
+
+
+def test_example_of_every_problem_is_one() -> None:
+    schema = {"$ref": "#/components/schemas/Problem"}
+    for code, example in DOCUMENT["components"]["examples"].items():
+        jsonschema_rs.validator_for(bundled(schema)).validate(example["value"])
+        assert example["value"]["error"] == code
+
+
+def test_headers_follow_from_what_a_route_is() -> None:
+    conditional = {route.path for route in SHOWN if route.conditional}
+    for route, operation in operations():
+        taken = {parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "header"}
+        given = operation["responses"][str(route.status)]["headers"]
+        assert ("Idempotency-Key" in taken) == ("Idempotency-Replayed" in given) == route.idempotent
+        assert ("If-Match" in taken) == route.conditional
+        assert ("Last-Event-ID" in taken) == (route.media_type == "text/event-stream")
+        assert ("ETag" in given) == (route.path in conditional and route.answer is not None)
+        assert ("Location" in given) == (route.status == 201)
+        assert "X-Request-ID" in given
+
+
+def test_what_belongs_to_no_operation_is_described() -> None:
+    answers = DOCUMENT["components"]["responses"]
+    assert answers["MethodNotAllowed"]["headers"].keys() == {"X-Request-ID", "Allow"}
+    for name, code in (("NoSuchAddress", "not_found"), ("MethodNotAllowed", "method_not_allowed")):
+        _, own = answers[name]["content"][MEDIA_TYPE]["schema"]["allOf"]
+        assert own["properties"]["error"] == {"enum": [code]}
+
+
 def test_raw_json_is_any_json_or_the_kind_it_must_be() -> None:
     components = DOCUMENT["components"]["schemas"]
     assert components["NewEvent"]["properties"]["payload"] == {}
@@ -223,7 +269,10 @@ def test_every_problem_of_a_route_is_described(route: Route) -> None:
     for kind in problems_of(route):
         answer = responses[str(kind.status)]
         assert f"`{kind.code}`" in answer["description"]
-        assert answer["content"][MEDIA_TYPE]["schema"] == {"$ref": "#/components/schemas/Problem"}
+        problem, own = answer["content"][MEDIA_TYPE]["schema"]["allOf"]
+        assert problem == {"$ref": "#/components/schemas/Problem"}
+        assert own["properties"]["status"] == {"const": kind.status}
+        assert kind.code in own["properties"]["error"]["enum"]
     expected = {
         "500",
         "503",

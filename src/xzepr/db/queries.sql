@@ -43,3 +43,33 @@ select
 select
     (select max(m.number) from schema_migrations m) as migration,
     (select s.expires_at > clock_timestamp() from sequencer s) as sequencer_leads
+
+-- name: find_key
+-- A finished request's key; one older than $4 counts as new.
+select k.body_sha256, k.answer_id
+from idempotency_keys k
+where k.principal_id = $1 and k.route = $2 and k.key = $3 and k.created_at >= $4
+
+-- name: wait_for_locks
+-- In this transaction: $1 milliseconds for a lock, and as much more for a statement.
+select set_config('lock_timeout', $1, true), set_config('statement_timeout', (2 * $1::bigint)::text, true)
+
+-- name: claim_key
+-- Ours when the answer that comes back is ours. Waits for an open transaction that holds the key; takes over one older than $7. The
+-- update that changes nothing is what makes the other's row come back.
+insert into idempotency_keys as k (principal_id, route, key, body_sha256, answer_id, created_at)
+values ($1, $2, $3, $4, $5, $6)
+on conflict (principal_id, route, key) do update set
+    body_sha256 = case when k.created_at < $7 then excluded.body_sha256 else k.body_sha256 end,
+    answer_id = case when k.created_at < $7 then excluded.answer_id else k.answer_id end,
+    created_at = case when k.created_at < $7 then excluded.created_at else k.created_at end
+returning k.body_sha256, k.answer_id
+
+-- name: sweep_keys
+-- In bounded pieces, oldest first.
+delete from idempotency_keys k
+using (
+    select o.principal_id, o.route, o.key from idempotency_keys o
+    where o.created_at < $1 order by o.created_at limit $2 for update skip locked
+) old
+where k.principal_id = old.principal_id and k.route = old.route and k.key = old.key

@@ -27,6 +27,8 @@ INITDB_S: Final = 300
 CONNECT_S: Final = 5
 PORT: Final = 5432
 ROLE: Final = "xzepr"
+# How a connection can fail while a server comes or goes; one that leaves between two requests makes the driver lose its place.
+FAILED: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _SUPERUSER: Final = "postgres"
 _UNFINISHED: Final = "data.unfinished."
 
@@ -92,14 +94,9 @@ class Cluster:
             *(f"--pgdata={made}", f"--username={_SUPERUSER}", f"--pwfile={password_file}"),
             *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--data-checksums", "--no-instructions"),
         ]
-        # A session of its own: Ctrl-C is for the parent.
-        done = subprocess.run(  # noqa: S603
-            self.command("initdb", arguments), stdin=subprocess.DEVNULL, capture_output=True, timeout=INITDB_S, check=False, start_new_session=True
-        )
-        if done.returncode != 0:
-            said = " ".join((done.stderr or done.stdout).decode("utf-8", "replace").split())[-500:]
+        if (failure := _failure_of(self.command("initdb", arguments))) is not None:
             shutil.rmtree(unfinished, ignore_errors=True)
-            raise EmbeddedError(f"initdb of PostgreSQL {self.binaries.version} failed: {said}")
+            raise EmbeddedError(f"initdb of PostgreSQL {self.binaries.version} failed: {failure}")
         with (made / "postgresql.conf").open("a", encoding="utf-8") as file:
             file.write(_CONFIGURATION)
             file.flush()
@@ -187,6 +184,20 @@ def data_major(state_dir: Path) -> int | None:
         return int((data / "PG_VERSION").read_text("utf-8").split(".")[0])
     except (OSError, ValueError):
         raise EmbeddedError(f"{data} is no data directory of PostgreSQL that we can read: move it away, or set another server.state_dir") from None
+
+
+def _failure_of(command: list[str]) -> str | None:
+    """Run it; None when it went well, else what it said last, in one line."""
+    try:
+        # A session of its own: Ctrl-C is for the parent.
+        subprocess.run(  # noqa: S603
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=INITDB_S, check=True, start_new_session=True
+        )
+    except subprocess.TimeoutExpired:
+        return f"not done within {INITDB_S} s"
+    except subprocess.CalledProcessError as error:
+        return " ".join(error.stdout.decode("utf-8", "replace").split())[-500:]
+    return None
 
 
 def _make_password(path: Path) -> None:

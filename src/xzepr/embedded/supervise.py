@@ -22,7 +22,7 @@ import structlog
 
 from xzepr.embedded.account import Account, EmbeddedError, make_state_dir, server_account, socket_dir
 from xzepr.embedded.binaries import Binaries, find_binaries, reachable, remove_other_copies
-from xzepr.embedded.cluster import Cluster, data_major
+from xzepr.embedded.cluster import FAILED, Cluster, data_major
 from xzepr.embedded.leftovers import clear_leftovers
 
 log = structlog.get_logger(__name__)
@@ -66,7 +66,8 @@ class EmbeddedPostgres:
             url = cluster.url
         except OSError as error:
             await self.stop()
-            raise EmbeddedError(f"PostgreSQL in {self._state_dir} cannot be started: {error}") from error
+            advice = "; set server.state_dir to another one" if isinstance(error, PermissionError) else ""
+            raise EmbeddedError(f"PostgreSQL in {self._state_dir} cannot be started: {error}{advice}") from error
         except BaseException:
             await self.stop()
             raise
@@ -99,7 +100,7 @@ class EmbeddedPostgres:
         deadline_s = time.monotonic() + START_S
         while not self._try_lock():
             if (cluster := self._joined()) is not None:
-                with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError):  # its database may not be there yet
+                with contextlib.suppress(*FAILED):  # its database may not be there yet
                     if await cluster.takes_connections():
                         return cluster
             if time.monotonic() > deadline_s:
@@ -222,7 +223,7 @@ async def _is_usable(cluster: Cluster) -> bool:
             return await cluster.takes_connections()
     except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError):
         pass  # the first start was cut off here, or the password file is a new one
-    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except FAILED as error:
         log.debug("embedded.not_usable_yet", reason=str(error))
         return False
     try:
@@ -230,7 +231,7 @@ async def _is_usable(cluster: Cluster) -> bool:
         cluster.is_new = False
     except asyncpg.InvalidPasswordError as error:
         raise EmbeddedError(f"the password in {cluster.state_dir}/postgres-superuser.password is not the server's: {error}") from None
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except FAILED as error:
         log.debug("embedded.not_usable_yet", reason=str(error))
     return False
 

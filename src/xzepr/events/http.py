@@ -26,7 +26,7 @@ _EXAMPLE = {
 
 async def post_event(call: Call[House]) -> Answer:
     body: NewEvent = call.body
-    event_id = await record_event(call.house.recorder, call.principal, body, call.tree["payload"], call.traceparent)
+    event_id = await record_event(call.house.recorder, call.principal, body, call.tree["payload"], call.traceparent, call.claim)
     return Answer(Created(event_id), headers={"Location": f"/api/v1/events/{event_id}"})
 
 
@@ -49,6 +49,7 @@ ROUTES = (
         status=201,
         tag="events",
         summary="Record an event",
+        idempotent=True,
         description="Answered after the commit: the event is stored, and what follows from it is queued in the same transaction.",
         problems=(PayloadMismatch, ValidationTooCostly),
         example_body=_EXAMPLE,

@@ -11,7 +11,7 @@ RETRY_FOR_S, which outlasts a restart of the embedded database; then Unavailable
 
 import asyncio
 import time
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 import structlog
@@ -22,6 +22,7 @@ from xzepr.db.pool import Database
 from xzepr.db.queries import Queries
 from xzepr.errors import InvalidInput, PayloadMismatch, PermissionDenied, Unavailable
 from xzepr.events.model import CheckedEvent, NewEvent
+from xzepr.idempotency import Claim, take
 from xzepr.ids import EventId, EventReceiverId
 from xzepr.json_text import compact
 from xzepr.receivers.manage import Receivers
@@ -48,12 +49,19 @@ class Recorder:
         self.bell = bell
 
 
-async def record_event(recorder: Recorder, principal: Principal, event: NewEvent, payload: object, traceparent: str | None = None) -> EventId:
+async def record_event(
+    recorder: Recorder,
+    principal: Principal,
+    event: NewEvent,
+    payload: object,
+    traceparent: str | None = None,
+    claim: Claim | None = None,
+) -> EventId:
     """Store one event durably and queue what follows from it; returns its id after the commit.
 
-    Reads no other event, decides no gate, locks nothing beyond its own rows. payload: the decoded tree of event.payload. Raises
-    InvalidInput (unknown receiver), PermissionDenied (restricted receiver), PayloadMismatch (one JSON pointer per fault),
-    ValidationTooCostly, Unavailable. Source: docs/decisions/0002.
+    claim: of an Idempotency-Key, taken in the same transaction. payload: the decoded tree of event.payload. Reads no other event, decides no
+    gate, locks nothing beyond its own rows. Raises InvalidInput (unknown receiver), PermissionDenied (restricted receiver), PayloadMismatch (one
+    JSON pointer per fault), ValidationTooCostly, Replayed (an earlier request did it), Unavailable. Source: docs/decisions/0002.
     """
     receiver_id = ids.parse(EventReceiverId, event.event_receiver_id, "/event_receiver_id")
     payload_text = compact(bytes(event.payload))
@@ -75,7 +83,7 @@ async def record_event(recorder: Recorder, principal: Principal, event: NewEvent
         checked = CheckedEvent(
             event_id, event, payload_text, receiver.id, receiver.resource_version, principal.id, ids.time_of(event_id), traceparent
         )
-        if await _append(recorder.database, checked):
+        if await _append(recorder.database, checked, claim):
             recorder.bell.ring()
             return event_id
         receiver = await recorder.receivers.reload(receiver_id)
@@ -88,14 +96,16 @@ def require_may_post(principal: Principal, receiver: ReceiverInForce) -> None:
         raise PermissionDenied(f"the event receiver {receiver.id} is restricted: only its owner or an administrator may post to it")
 
 
-async def _append(database: Database, checked: CheckedEvent) -> bool:
+async def _append(database: Database, checked: CheckedEvent, claim: Claim | None) -> bool:
     """Store it with its outbox row. False: the receiver is gone or has another version now, and nothing was stored."""
     give_up_at_s = time.monotonic() + RETRY_FOR_S
     row = checked.row()
     while True:
         try:
-            async with database.connection() as connection:
-                return await connection.fetchval(queries["record_event"], *row) is not None
+            if claim is None:
+                async with database.connection() as connection:
+                    return await connection.fetchval(queries["record_event"], *row) is not None
+            return await _append_once(database, checked.id, row, claim)
         except asyncpg.UniqueViolationError:
             # Nobody else mints this id: the try before this one was still committing when it was looked up.
             log.info("event.commit_was_late", event_id=checked.id)
@@ -104,6 +114,22 @@ async def _append(database: Database, checked: CheckedEvent) -> bool:
             log.warning("event.commit_unknown", event_id=checked.id, reason=error.message)
             if await _is_recorded(database, checked.id, give_up_at_s):
                 return True
+
+
+async def _append_once(database: Database, event_id: EventId, row: tuple[Any, ...], claim: Claim) -> bool:
+    """With the claim of its key, in one transaction. Raises Replayed when an earlier request did it."""
+    async with database.connection() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            await take(connection, claim, event_id)
+            stored = await connection.fetchval(queries["record_event"], *row) is not None
+        except BaseException:
+            await transaction.rollback()
+            raise
+        # A claim without its event must not stay: the event is checked again, and claims anew.
+        await (transaction.commit() if stored else transaction.rollback())
+        return stored
 
 
 async def _is_recorded(database: Database, event_id: EventId, give_up_at_s: float) -> bool:

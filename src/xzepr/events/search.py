@@ -1,6 +1,5 @@
 """The read path: one event by id, and lists."""
 
-import re
 from datetime import datetime
 from typing import Any, Final
 
@@ -9,6 +8,7 @@ import msgspec
 
 from xzepr import ids
 from xzepr.clock import rfc3339
+from xzepr.db.conditions import Conditions
 from xzepr.db.pool import Database
 from xzepr.db.queries import Queries
 from xzepr.errors import Fault, InvalidInput, NotFound
@@ -34,53 +34,39 @@ async def get_event(database: Database, event_id: EventId) -> Event:
 
 async def search_events(database: Database, page: EventPage) -> Page[Event]:
     """Newest first. Raises InvalidInput with every parameter that is not what it should be."""
-    search = _Search(page)
+    conditions = _conditions(page)
     async with database.transaction(snapshot=True) as connection:
-        rows = await connection.fetch(search.sql(queries["search_events"]), *search.values, page.limit + 1, SCAN_ROWS_MAX)
+        rows = await connection.fetch(conditions.sql(queries["search_events"]), *conditions.values, page.limit + 1, SCAN_ROWS_MAX)
         found = Page.of([_event(row) for row in rows], page.limit, lambda event: event.id)
         if found.pagination.has_more:
             return found
-        stopped_at = await connection.fetchval(search.sql(queries["search_events_stop"], walk_only=True), *search.walk_values, SCAN_ROWS_MAX - 1)
+        stopped_at = await connection.fetchval(
+            conditions.sql(queries["search_events_stop"], walk_only=True), *conditions.walk_values, SCAN_ROWS_MAX - 1
+        )
     if stopped_at is None:
         return found
     return Page(data=found.data, pagination=Pagination(limit=page.limit, next=stopped_at, has_more=True))
 
 
-class _Search:
-    """The conditions of one search: those that an index walks come first, the others are checked on the way."""
-
-    def __init__(self, page: EventPage) -> None:
-        receiver_id, after = _parsed_ids(page)
-        equals: list[tuple[str, Any]] = [
-            ("name = ", page.name),
-            ("event_receiver_id = ", receiver_id),
-            ("owner_id = ", page.owner_id),
-            ("version = ", page.version),
-            ("release = ", page.release),
-            ("platform_id = ", page.platform_id),
-            ("package = ", page.package),
-            ("success = ", page.success),
-        ]
-        given = [(column, value) for column, value in equals if value is not None]
-        walk: list[tuple[str, Any]] = []
-        artifact = _artifact_id(page)
-        if artifact is not None:
-            walk.append(("artifact_id = ", artifact))
-        elif given and given[0][0] in ("name = ", "event_receiver_id = ", "owner_id = "):
-            walk.append(given.pop(0))
-        bounds = [("id < ", after), ("id >= ", _lowest(page.from_)), ("id < ", _lowest(page.to))]
-        walk += [(column, value) for column, value in bounds if value is not None]
-        self._walk, self._filters = walk, given
-        self.walk_values = [value for _, value in walk]
-        self.values = self.walk_values + [value for _, value in given]
-
-    def sql(self, statement: str, *, walk_only: bool = False) -> str:
-        """The statement with this search's conditions; its own parameters follow the values of the conditions."""
-        walk = [f"w.{column}${place}" for place, (column, _) in enumerate(self._walk, start=1)]
-        filters = [f"e.{column}${place}" for place, (column, _) in enumerate(self._filters, start=len(walk) + 1)]
-        first_own = len(walk) + 1 if walk_only else len(walk) + len(filters) + 1
-        own = re.sub(r"\$(\d)", lambda match: f"${int(match[1]) - 1 + first_own}", statement)
-        return own.replace("true /* walk */", " and ".join(walk) or "true").replace("true /* filters */", " and ".join(filters) or "true")
+def _conditions(page: EventPage) -> Conditions:
+    """One index walks: the artifact's when all five fields are given, else the name's, the receiver's, the owner's, in this order."""
+    receiver_id, after = _parsed_ids(page)
+    conditions = Conditions()
+    equals: list[tuple[str, Any]] = [("name = ", page.name), ("event_receiver_id = ", receiver_id), ("owner_id = ", page.owner_id)]
+    given = [(comparison, value) for comparison, value in equals if value is not None]
+    artifact_id = _artifact_id(page)
+    if artifact_id is not None:
+        conditions.walk("artifact_id = ", artifact_id)
+    elif given:
+        conditions.walk(*given.pop(0))
+    conditions.walk("id < ", after)
+    conditions.walk("id >= ", _lowest(page.from_))
+    conditions.walk("id < ", _lowest(page.to))
+    for comparison, value in given:
+        conditions.filter(comparison, value)
+    for field in ("version", "release", "platform_id", "package", "success"):
+        conditions.filter(f"{field} = ", getattr(page, field))
+    return conditions
 
 
 def _parsed_ids(page: EventPage) -> tuple[EventReceiverId | None, EventId | None]:

@@ -55,6 +55,14 @@ class GroupFact(NamedTuple):
     definition: GroupDefinition | None
 
 
+class EvaluationFact(NamedTuple):
+    """Somebody asked for a decision now, for a group that was made or enabled late."""
+
+    seq: int
+    group_id: str
+    artifact_id: ArtifactId
+
+
 class Verdict(NamedTuple):
     """What was decided of one group. kind: GROUP_COMPLETE or GROUP_BROKEN; first: of a completion, else None."""
 
@@ -135,6 +143,17 @@ def decide(state: FoldState, fact: EventFact) -> Decision:
         else:
             verdicts.append(Verdict(Kind.GROUP_BROKEN, group_id, group.version, None))
     return Decision(head, tuple(verdicts))
+
+
+def evaluate(state: FoldState, fact: EvaluationFact) -> tuple[Verdict, str, Head] | None:
+    """Group complete with its trigger, the newest event among the gates, and that event's receiver; None: not complete, or no such group."""
+    group = state.groups.get(fact.group_id)
+    if group is None or not group.enabled or not state.all_open(group, fact.artifact_id, but=""):
+        return None
+    heads = {receiver_id: state.heads[fact.artifact_id, receiver_id] for receiver_id in group.event_receiver_ids}
+    trigger = max(heads, key=lambda receiver_id: heads[receiver_id].seq)
+    first = (group.id, fact.artifact_id) not in state.told
+    return Verdict(Kind.GROUP_COMPLETE, group.id, group.version, first), trigger, heads[trigger]
 
 
 class GateFacts(NamedTuple):

@@ -2,19 +2,26 @@
 
 from xzepr import clock
 from xzepr.auth.permissions import Permission
-from xzepr.errors import NotFound
-from xzepr.groups.manage import create_group, get_group, get_status, search_groups, set_enabled
+from xzepr.errors import NotFound, PreconditionFailed
+from xzepr.groups.evaluate import evaluate
+from xzepr.groups.manage import change_group, create_group, delete_group, get_group, search_groups
 from xzepr.groups.model import (
     Artifact,
+    Evaluation,
     EventReceiverGroup,
+    EventReceiverGroupChange,
     EventReceiverGroupPage,
+    GroupArtifact,
+    GroupArtifactPage,
     GroupEnabled,
     GroupStatus,
     NewEventReceiverGroup,
 )
+from xzepr.groups.status import get_status, search_group_artifacts
 from xzepr.house import House
 from xzepr.ids import EventReceiverGroupId
 from xzepr.page import Created, Page
+from xzepr.preconditions import IfMatch
 from xzepr.web.call import Answer, Call
 from xzepr.web.routes import Route
 
@@ -37,7 +44,7 @@ def _shown(group: EventReceiverGroup) -> Answer:
 
 
 async def post_group(call: Call[House]) -> Answer:
-    group_id = await create_group(call.house.database, call.principal, call.body, clock.now())
+    group_id = await create_group(call.house.database, call.principal, call.body, clock.now(), call.claim)
     return Answer(Created(group_id), headers={"Location": f"/api/v1/groups/{group_id}"})
 
 
@@ -51,7 +58,32 @@ async def show_group(call: Call[House]) -> Answer:
 
 async def patch_group(call: Call[House]) -> Answer:
     body: GroupEnabled = call.body
-    return _shown(await set_enabled(call.house.database, call.principal, _id(call), body.enabled, clock.now()))
+    return _shown(await _change(call, EventReceiverGroupChange(enabled=body.enabled)))
+
+
+async def put_group(call: Call[House]) -> Answer:
+    await _change(call, call.body)
+    return Answer()
+
+
+async def _change(call: Call[House], change: EventReceiverGroupChange) -> EventReceiverGroup:
+    if_match = IfMatch.of(call.headers.get("if-match"))
+    return await change_group(call.house.database, call.principal, _id(call), change, if_match, clock.now())
+
+
+async def remove_group(call: Call[House]) -> Answer:
+    await delete_group(call.house.database, _id(call), IfMatch.of(call.headers.get("if-match")), clock.now())
+    return Answer()
+
+
+async def list_artifacts_of(call: Call[House]) -> Answer:
+    return Answer(await search_group_artifacts(call.house.database, _id(call), call.query))
+
+
+async def post_evaluation(call: Call[House]) -> Answer:
+    body: Artifact = call.body
+    timeout_s = call.house.settings.server.request_timeout_seconds
+    return Answer(await evaluate(call.house.database, call.principal, _id(call), body.nvrpp, call.house.recorder.bell, timeout_s))
 
 
 async def show_status(call: Call[House]) -> Answer:
@@ -70,6 +102,7 @@ ROUTES = (
         status=201,
         tag="groups",
         summary="Create an event receiver group",
+        idempotent=True,
         description="Decides nothing by itself: earlier events count from the next member event on, and its status shows them at once.",
         example_body=_EXAMPLE,
         example_answer={"data": "01M88Q7AG504QSGMQWKDMNZ1V7"},
@@ -106,8 +139,64 @@ ROUTES = (
         tag="groups",
         summary="Enable or disable a group",
         description="For its owner and administrators.",
-        problems=(NotFound,),
+        problems=(NotFound, PreconditionFailed),
+        conditional=True,
         example_body={"enabled": False},
+    ),
+    Route(
+        method="PUT",
+        path="/api/v1/groups/{id}",
+        handler=put_group,
+        permission=Permission.GROUP_UPDATE,
+        path_params={"id": EventReceiverGroupId},
+        body=EventReceiverGroupChange,
+        status=204,
+        tag="groups",
+        summary="Change a group",
+        description="For its owner and administrators. Decides nothing by itself: earlier events count from the next member event on.",
+        problems=(NotFound, PreconditionFailed),
+        conditional=True,
+        example_body={"description": "what must be true before anything is released"},
+    ),
+    Route(
+        method="DELETE",
+        path="/api/v1/groups/{id}",
+        handler=remove_group,
+        permission=Permission.GROUP_DELETE,
+        path_params={"id": EventReceiverGroupId},
+        status=204,
+        tag="groups",
+        summary="Delete a group",
+        description="It is marked, not removed, and decides nothing any more.",
+        problems=(NotFound, PreconditionFailed),
+        conditional=True,
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/groups/{id}/artifacts",
+        handler=list_artifacts_of,
+        permission=(Permission.GROUP_READ, Permission.EVENT_READ),
+        path_params={"id": EventReceiverGroupId},
+        query=GroupArtifactPage,
+        answer=Page[GroupArtifact],
+        tag="groups",
+        summary="What this group decided, newest first",
+        description="`complete=true`: only the artifacts that the group, as it now stands and enabled, still holds complete.",
+        problems=(NotFound,),
+    ),
+    Route(
+        method="POST",
+        path="/api/v1/groups/{id}/evaluations",
+        handler=post_evaluation,
+        permission=Permission.GROUP_UPDATE,
+        path_params={"id": EventReceiverGroupId},
+        body=Artifact,
+        answer=Evaluation,
+        tag="groups",
+        summary="Decide now, for a group that was made or enabled late",
+        description="For its owner and administrators. Answered once sequenced; when complete, *group complete* has been told.",
+        problems=(NotFound,),
+        example_body={"name": "api", "version": "1.4.2", "release": "2026.11", "platform_id": "x86-64-oci-linux", "package": "oci"},
     ),
     Route(
         method="GET",

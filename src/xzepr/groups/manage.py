@@ -1,4 +1,4 @@
-"""Create, find, list, enable groups; and the answer to "may this artifact move on, and if not, why not?".
+"""Create, find, list, change and delete groups.
 
 A change of a group decides nothing by itself: it is a fact like any other, the sequencer takes it as the definition from then on, and the status
 shows it at once. Whoever changes a group locks its row before the fact gets its number, so that the versions of one group are numbered
@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import asyncpg
+from msgspec import UNSET
 
 from xzepr import ids
 from xzepr.auth.principal import Principal
@@ -16,24 +17,33 @@ from xzepr.clock import rfc3339
 from xzepr.db.pool import Connection, Database
 from xzepr.db.queries import Queries
 from xzepr.errors import Fault, InvalidInput, NotFound, PermissionDenied
-from xzepr.groups.gates import GateFacts, summarise
-from xzepr.groups.model import EventReceiverGroup, EventReceiverGroupPage, Gate, GroupStatus, NewEventReceiverGroup, ReceiverRef
+from xzepr.groups.model import (
+    EventReceiverGroup,
+    EventReceiverGroupChange,
+    EventReceiverGroupPage,
+    NewEventReceiverGroup,
+)
+from xzepr.idempotency import Claim, take
 from xzepr.ids import EventReceiverGroupId, EventReceiverId
-from xzepr.nvrpp import Nvrpp
-from xzepr.page import Page
+from xzepr.page import Page, cursor_of
+from xzepr.preconditions import IfMatch
 
 queries = Queries("xzepr.groups")
 
 
-async def create_group(database: Database, principal: Principal, group: NewEventReceiverGroup, now: datetime) -> EventReceiverGroupId:
+async def create_group(
+    database: Database, principal: Principal, group: NewEventReceiverGroup, now: datetime, claim: Claim | None = None
+) -> EventReceiverGroupId:
     """Store a group, its first version and the fact; returns after the commit.
 
     Raises InvalidInput naming each receiver id that is no id, unknown or given twice; PermissionDenied for a restricted receiver of
-    somebody else.
+    somebody else; Replayed by way of the claim.
     """
     receiver_ids = _distinct_ids(group.event_receiver_ids)
     group_id = ids.mint(EventReceiverGroupId)
     async with database.transaction() as connection:
+        if claim is not None:
+            await take(connection, claim, group_id)
         await _require_receivers(connection, principal, receiver_ids)
         await connection.execute(
             queries["create_group"],
@@ -59,73 +69,61 @@ async def get_group(database: Database, group_id: EventReceiverGroupId) -> Event
 
 async def search_groups(database: Database, page: EventReceiverGroupPage) -> Page[EventReceiverGroup]:
     """Newest first. Raises InvalidId for a cursor or receiver id that is none."""
-    after = ids.parse(EventReceiverGroupId, page.after, "?after") if page.after is not None else None
+    after = cursor_of(EventReceiverGroupId, page.after, page.offset)
     receiver_id = ids.parse(EventReceiverId, page.event_receiver_id, "?event_receiver_id") if page.event_receiver_id is not None else None
-    async with database.connection() as connection:
-        rows = await connection.fetch(queries["search_groups"], page.name, page.type, page.version, page.enabled, receiver_id, after, page.limit + 1)
-    return Page.of([_group(row) for row in rows], page.limit, lambda group: group.id)
+    filters = (page.name, page.type, page.version, page.enabled, receiver_id)
+    async with database.transaction(snapshot=True) as connection:
+        rows = await connection.fetch(queries["search_groups"], *filters, after, page.limit + 1, page.offset or 0)
+        total = await connection.fetchval(queries["count_groups"], *filters) if page.offset is not None else UNSET
+    found = [_group(row) for row in rows]
+    return Page.of(found, page.limit, lambda group: group.id, UNSET if page.offset is None else page.offset, total)
 
 
-async def set_enabled(database: Database, principal: Principal, group_id: EventReceiverGroupId, enabled: bool, now: datetime) -> EventReceiverGroup:
-    """Enable or disable; the group as it is then. A value that it already has makes no version and no message.
+async def change_group(
+    database: Database,
+    principal: Principal,
+    group_id: EventReceiverGroupId,
+    change: EventReceiverGroupChange,
+    if_match: IfMatch,
+    now: datetime,
+) -> EventReceiverGroup:
+    """Make a new version, and give the group as it is then; nothing happens when nothing differs.
 
-    Raises NotFound, PermissionDenied unless the owner or an administrator asks.
+    Raises NotFound, PermissionDenied unless the owner or an administrator asks, PreconditionFailed, InvalidInput naming each receiver it
+    cannot have.
     """
+    receiver_ids = None if change.event_receiver_ids is UNSET else _distinct_ids(change.event_receiver_ids)
     async with database.transaction() as connection:
         row = _found(await connection.fetchrow(queries["lock_group"], group_id), group_id)
         principal.require_owner(row["owner_id"], "group")
-        if row["enabled"] == enabled:
+        if_match.require(row["resource_version"])
+        wanted = {field: getattr(change, field) for field in ("name", "type", "version", "description", "enabled")}
+        changed = {**dict(row), **{field: value for field, value in wanted.items() if value is not UNSET}}
+        if receiver_ids is not None:
+            await _require_receivers(connection, principal, receiver_ids)
+            changed["event_receiver_ids"] = receiver_ids
+        if changed == dict(row):
             return _group(row)
         await connection.execute(
             queries["modify_group"],
             group_id,
-            row["name"],
-            row["type"],
-            row["version"],
-            row["description"],
-            enabled,
-            row["event_receiver_ids"],
+            changed["name"],
+            changed["type"],
+            changed["version"],
+            changed["description"],
+            changed["enabled"],
+            changed["event_receiver_ids"],
             now,
         )
         return _group(_found(await connection.fetchrow(queries["find_group"], group_id), group_id))
 
 
-async def get_status(database: Database, group_id: EventReceiverGroupId, artifact: Nvrpp) -> GroupStatus:
-    """Each gate of the group in force for this artifact, right as of this moment: events that are stored and not yet sequenced count.
-
-    Raises NotFound. An artifact that nobody posted about has only missing gates.
-    """
-    async with database.connection() as connection:
-        rows = await connection.fetch(queries["group_status"], group_id, artifact.artifact_id)
-    if not rows:
-        raise NotFound(f"there is no group {group_id}")
-    return _explain(rows, artifact)
-
-
-def _explain(rows: list[asyncpg.Record], artifact: Nvrpp) -> GroupStatus:
-    gates = [_gate(row) for row in rows]
-    enabled: bool = rows[0]["enabled"]
-    facts = [GateFacts(row["receiver_name"], row["receiver_type"], row["success"], row["decided_at"]) for row in rows]
-    return GroupStatus(
-        complete=enabled and all(gate.state == "open" for gate in gates),
-        enabled=enabled,
-        gates=gates,
-        missing=[gate.event_receiver for gate in gates if gate.state == "missing"],
-        summary=summarise(rows[0]["group_name"], f"{artifact.name} {artifact.version} ({artifact.key})", enabled, facts),
-    )
-
-
-def _gate(row: Any) -> Gate:
-    success: bool | None = row["success"]
-    return Gate(
-        event_receiver=ReceiverRef(id=row["event_receiver_id"], name=row["receiver_name"], type=row["receiver_type"]),
-        state="missing" if success is None else "open" if success else "closed",
-        event_id=row["event_id"],
-        success=success,
-        # The id carries the time: it is there also when retention has removed the event.
-        decided_at=rfc3339(ids.time_of(row["event_id"])) if row["event_id"] is not None else None,
-        decided_by=row["decided_by"],
-    )
+async def delete_group(database: Database, group_id: EventReceiverGroupId, if_match: IfMatch, now: datetime) -> None:
+    """Mark it: it decides nothing any more, and is not found. Raises NotFound, PreconditionFailed."""
+    async with database.transaction() as connection:
+        row = _found(await connection.fetchrow(queries["lock_group"], group_id), group_id)
+        if_match.require(row["resource_version"])
+        await connection.execute(queries["delete_group"], group_id, now)
 
 
 def _distinct_ids(texts: list[str]) -> list[EventReceiverId]:

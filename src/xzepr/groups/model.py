@@ -3,9 +3,9 @@
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
-from xzepr.fields import PAGE_LIMIT_DEFAULT, Description, PageLimit, ShortText
+from xzepr.fields import PAGE_LIMIT_DEFAULT, Description, PageLimit, PageOffset, ShortText
 from xzepr.ids import EventReceiverGroupId, EventReceiverId
 from xzepr.nvrpp import Nvrpp
 
@@ -49,6 +49,18 @@ class EventReceiverGroupPage(msgspec.Struct, frozen=True, kw_only=True, forbid_u
     event_receiver_id: str | None = None
     limit: PageLimit = PAGE_LIMIT_DEFAULT
     after: str | None = None
+    offset: PageOffset | None = None
+
+
+class EventReceiverGroupChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to change; a field that is left out stays as it is."""
+
+    name: ShortText | UnsetType = UNSET
+    type: ShortText | UnsetType = UNSET
+    version: ShortText | UnsetType = UNSET
+    description: Description | UnsetType = UNSET
+    enabled: bool | UnsetType = UNSET
+    event_receiver_ids: Annotated[list[str], Meta(min_length=1, max_length=RECEIVERS_MAX)] | UnsetType = UNSET
 
 
 class GroupEnabled(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,9 +106,59 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     decided_by: str | None
 
 
+class GroupRef(msgspec.Struct, frozen=True, kw_only=True):
+    """A group, as far as a reader needs it to know what is meant."""
+
+    id: EventReceiverGroupId
+    name: str
+    type: str
+
+
+class GroupArtifactPage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which artifacts of a group to list, by its last decision. complete: only those that it holds complete now, or only the others."""
+
+    complete: bool | None = None
+    limit: PageLimit = PAGE_LIMIT_DEFAULT
+    after: str | None = None
+
+
+class GroupArtifact(msgspec.Struct, frozen=True, kw_only=True):
+    """An artifact that the group decided on. complete: whether the group holds it at this moment; event_id, decided_at, position: of the
+    last decision."""
+
+    name: str
+    version: str
+    release: str
+    platform_id: str
+    package: str
+    complete: bool
+    event_id: str
+    decided_at: str
+    position: int
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """message_id, position: of the *group complete* that was told; null when it is not complete."""
+
+    complete: bool
+    message_id: str | None
+    position: int | None
+
+
 class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
     """May this artifact move on by this group, and if not, why not. missing: the receivers whose gate has no event yet."""
 
+    complete: bool
+    enabled: bool
+    gates: list[Gate]
+    missing: list[ReceiverRef]
+    summary: str
+
+
+class NamedGroupStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A group's status, with the group."""
+
+    group: GroupRef
     complete: bool
     enabled: bool
     gates: list[Gate]

@@ -81,14 +81,49 @@ where g.deleted_at is null
     and ($5::text is null or g.event_receiver_ids @> array[$5])
     and ($6::text is null or g.id < $6)
 order by g.id desc
-limit $7
+limit $7 offset $8
+
+-- name: count_groups
+-- For a list by offset.
+select count(*)
+from event_receiver_groups g
+where g.deleted_at is null
+    and ($1::text is null or g.name = $1)
+    and ($2::text is null or g.type = $2)
+    and ($3::text is null or g.version = $3)
+    and ($4::boolean is null or g.enabled = $4)
+    and ($5::text is null or g.event_receiver_ids @> array[$5])
+
+-- name: delete_group
+-- Marked, with a last version and its fact, behind lock_group. $2 now.
+with numbered as (
+    select nextval('fact_seq') as seq
+), marked as (
+    update event_receiver_groups g
+    set deleted_at = $2, resource_version = g.resource_version + 1, updated_at = greatest($2, g.updated_at)
+    where g.id = $1
+    returning g.id, g.resource_version, g.name, g.type, g.version, g.description, g.enabled, g.event_receiver_ids,
+        g.created_at, g.updated_at
+), versioned as (
+    insert into event_receiver_group_versions (
+        event_receiver_group_id, resource_version, seq, name, type, version, description, enabled, event_receiver_ids,
+        deleted, created_at, updated_at
+    )
+    select m.id, m.resource_version, n.seq, m.name, m.type, m.version, m.description, m.enabled, m.event_receiver_ids,
+        true, m.created_at, m.updated_at
+    from marked m, numbered n
+    returning event_receiver_group_id, resource_version
+)
+insert into outbox (seq, kind, event_receiver_group_id, event_receiver_group_version)
+select n.seq, 'group.deleted', v.event_receiver_group_id, v.resource_version from versioned v, numbered n
 
 -- name: group_status
--- One statement, so one snapshot: the group in force, the heads, and what is still queued for the artifact, by gate. Two statements
+-- One statement, so one snapshot: the groups in force, the heads, and what is still queued for the artifact, by gate. Two statements
 -- could each miss an event that the sequencer moves between them.
 select
-    g.name as group_name, g.enabled, r.id as event_receiver_id, r.name as receiver_name, r.type as receiver_type,
-    newest.event_id, newest.success, e.created_at as decided_at, e.owner_id as decided_by
+    g.id as group_id, g.name as group_name, g.type as group_type, g.enabled,
+    r.id as event_receiver_id, r.name as receiver_name, r.type as receiver_type,
+    newest.event_id, newest.success, e.owner_id as decided_by
 from event_receiver_groups g
 cross join lateral unnest(g.event_receiver_ids) with ordinality as gate (event_receiver_id, place)
 join event_receivers r on r.id = gate.event_receiver_id
@@ -107,5 +142,66 @@ left join lateral (
     limit 1
 ) newest on true
 left join events e on e.id = newest.event_id
-where g.id = $1 and g.deleted_at is null
-order by gate.place
+where g.id = any($1) and g.deleted_at is null
+order by g.id, gate.place
+
+-- name: group_artifacts
+-- By the last decision, newest first, behind a position. complete is said of this moment: the version in force, enabled, all its gates
+-- open by heads and queue.
+select d.name, d.version, d.release, d.platform_id, d.package, d.event_id, d.position, d.complete
+from (
+    select
+        e.name, e.version, e.release, e.platform_id, e.package, s.event_id, s.last_position as position,
+        g.enabled and not exists (
+            select
+            from unnest(g.event_receiver_ids) as gate (event_receiver_id)
+            left join lateral (
+                select n.success
+                from (
+                    select h.seq, h.success
+                    from gate_heads h
+                    where h.artifact_id = s.artifact_id and h.event_receiver_id = gate.event_receiver_id
+                    union all
+                    select o.seq, o.success
+                    from outbox o
+                    where o.artifact_id = s.artifact_id and o.event_receiver_id = gate.event_receiver_id
+                ) n
+                order by n.seq desc
+                limit 1
+            ) newest on true
+            where newest.success is distinct from true
+        ) as complete
+    from group_states s
+    join event_receiver_groups g on g.id = s.event_receiver_group_id
+    join events e on e.id = s.event_id
+    where s.event_receiver_group_id = $1 and ($2::bigint is null or s.last_position < $2)
+) d
+where $3::boolean is null or d.complete = $3
+order by d.position desc
+limit $4
+
+-- name: groups_of_artifact
+-- Groups in force with a receiver that the artifact has an event of; queued ones included.
+select g.id
+from event_receiver_groups g
+where g.deleted_at is null
+    and g.event_receiver_ids && (
+        select array_agg(n.event_receiver_id)
+        from (
+            select h.event_receiver_id from gate_heads h where h.artifact_id = $1
+            union
+            select o.event_receiver_id from outbox o where o.artifact_id = $1 and o.kind = 'event.recorded'
+        ) n
+    )
+order by g.id desc
+limit $2
+
+-- name: request_evaluation
+-- A fact of its own, without an event: the sequencer finds the newest among the gates.
+insert into outbox (seq, kind, artifact_id, event_receiver_group_id, event_receiver_group_version)
+values (nextval('fact_seq'), 'evaluation.requested', $1, $2, $3)
+returning seq
+
+-- name: find_evaluation
+select v.complete, v.message_id, v.position from evaluations v where v.seq = $1
+

@@ -10,14 +10,16 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, Final
 
 import asyncpg
 import structlog
 import uvloop
 
-from xzepr import clock
+from xzepr import clock, idempotency
 from xzepr.db.pool import CONNECTION_LOST, SERVER_SETTINGS, Database
+from xzepr.db.queries import Queries
 from xzepr.errors import Unavailable
 from xzepr.events.partitions import ensure_partitions
 from xzepr.processes.orders import Orders
@@ -27,8 +29,11 @@ from xzepr.stream.outbox import CHANNEL
 from xzepr.stream.sequencer import Sequencer
 
 log = structlog.get_logger(__name__)
+queries = Queries("xzepr.stream")
 
 PARTITIONS_INTERVAL_S: Final = 60.0
+SWEEP_INTERVAL_S: Final = 600.0
+EVALUATIONS_KEPT_FOR: Final = timedelta(hours=1)
 LISTEN_RETRY_S: Final = 1.0
 # Sequencer, lease, partitions; the listening connection is one more, outside the pool.
 CONNECTIONS: Final = 3
@@ -66,6 +71,7 @@ async def relay(settings: Settings, holder: str, ready: Callable[[], None]) -> i
         asyncio.create_task(sequencer.run(), name="sequencer"),
         asyncio.create_task(_listen(settings.database.direct_url or settings.database.url, sequencer), name="listen"),
         asyncio.create_task(_make_partitions(database), name="partitions"),
+        asyncio.create_task(_sweep(database), name="sweep"),
     ]
     ready()
     stopped = asyncio.create_task(stop.wait())
@@ -103,6 +109,19 @@ def _waker(sequencer: Sequencer) -> Callable[..., None]:
         sequencer.wake()
 
     return wake
+
+
+async def _sweep(database: Database) -> None:
+    """Remove what nobody can ask for any more: idempotency keys that count as new, evaluations that nobody waits for."""
+    while True:
+        try:
+            now = clock.now()
+            await idempotency.sweep(database, now)
+            async with database.connection() as connection:
+                await connection.execute(queries["sweep_evaluations"], now - EVALUATIONS_KEPT_FOR)
+        except (Unavailable, asyncpg.PostgresError) as error:
+            log.warning("sweep.round_failed", reason=str(error))
+        await asyncio.sleep(SWEEP_INTERVAL_S)
 
 
 async def _make_partitions(database: Database) -> None:

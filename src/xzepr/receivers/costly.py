@@ -1,176 +1,143 @@
-"""Checks that may take long, in helper processes that are killed when they do.
+"""The helper process for costly checks: `python -m xzepr.receivers.costly`, started by helpers.py.
 
-The engine holds the interpreter while it runs, so neither a thread nor a timer could stop it. A helper is started when the first costly check
-comes, and kept for the next; it is killed when one order takes over ORDER_S, and ends by itself when its parent is gone. At most HELPERS_MAX run in
-one process; who finds none free waits, up to a bound, and nobody else waits for them. States of a helper: starting, free, at work, dead.
+Orders come in on standard input, answers go out on standard output, each as JSON behind four bytes of length; before the first order it says that
+it is ready. The process ends at the end of standard input. It dies when one order has used ORDER_CPU_S of processor time (a timer of the kernel,
+whose signal needs no interpreter), when it wants more than MEMORY_MAX_BYTES, and when its parent is gone.
 
-Run as a module this is the helper itself: orders and answers are JSON behind four bytes of length, over standard input and output.
+A payload that is not valid is answered twice: at once with its first fault, then with all of them, which may take so long that it dies.
 """
 
-import asyncio
-import contextlib
+import ctypes
+import os
+import resource
+import signal
 import struct
 import sys
-from typing import Any, Final
+from typing import BinaryIO, Final, Literal
 
+import jsonschema_rs
 import msgspec
 
-from xzepr.errors import Fault, Unavailable
+from xzepr.errors import Fault, InvalidInput
 from xzepr.json_text import parse_strict
+from xzepr.receivers.schema import FAULTS_MAX, compile_schema, compile_validator, fault_of, first_faults
+from xzepr.receivers.schema_cost import SchemaCost
 
-HELPERS_MAX: Final = 4
-ORDER_S: Final = 1.0
-START_S: Final = 20.0
-WAITING_MAX: Final = 64
-WAIT_S: Final = 15.0
-IDLE_S: Final = 60.0
+ORDER_CPU_S: Final = 1.0
 # Of address space: a list of faults may quote the payload a thousand times.
-MEMORY_MAX_BYTES: Final = 2 << 30
-_LENGTH: Final = struct.Struct("!I")
+MEMORY_MAX_BYTES: Final = 1 << 30
+COMPILED_MAX: Final = 8
+EXIT_BROKEN: Final = 1
+EXIT_NO_MEMORY: Final = 71
+LENGTH: Final = struct.Struct("!I")
+READY: Final = b"+"
+_PR_SET_PDEATHSIG: Final = 1
 
 
-class TooCostly(Exception):
-    """The helper was killed, or died, over this order."""
+class HelperOrder(msgspec.Struct):
+    """schema: examine and compile schema_text; payload: check payload_text with it. draft: in a schema, what `$schema` absent stands for."""
+
+    act: Literal["schema", "payload"]
+    schema_text: str
+    draft: str
+    payload_text: str = ""
 
 
 class HelperAnswer(msgspec.Struct):
-    """valid: of a payload; faults: what was found, up to a bound; more: how many were not listed."""
+    """valid: of schema or payload; faults: up to a bound, more: how many are not listed; final: no other answer follows.
+
+    draft, cost, compile_s: of a schema that is valid.
+    """
 
     valid: bool
-    faults: list[Fault]
+    faults: list[Fault] = []
     more: int = 0
+    final: bool = True
+    draft: str = ""
+    cost: SchemaCost | None = None
+    compile_s: float = 0.0
 
 
-class Helpers:
-    """The helpers of one process."""
-
-    def __init__(self) -> None:
-        self._free: list[_Helper] = []
-        self._places = asyncio.Semaphore(HELPERS_MAX)
-        self._waiting = 0
-        self._sweep: asyncio.TimerHandle | None = None
-
-    async def ask(self, order: dict[str, str]) -> HelperAnswer:
-        """The answer. Raises TooCostly, Unavailable when too many wait already or the wait is too long."""
-        if self._waiting >= WAITING_MAX:
-            raise Unavailable("too many costly checks are waiting; try again")
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(WAIT_S):
-                await self._places.acquire()
-        except TimeoutError:
-            raise Unavailable("costly checks take all helpers; try again") from None
-        finally:
-            self._waiting -= 1
-        try:
-            helper = self._free.pop() if self._free else await _Helper.start()
-            try:
-                answer = await helper.ask(order)
-            except BaseException:
-                await helper.kill()
-                raise
-            self._free.append(helper)
-            self._sweep_later()
-            return answer
-        finally:
-            self._places.release()
-
-    async def close(self) -> None:
-        """End them all."""
-        if self._sweep is not None:
-            self._sweep.cancel()
-        while self._free:
-            await self._free.pop().kill()
-
-    def _sweep_later(self) -> None:
-        """Helpers that nobody asked for a while give their memory back."""
-        loop = asyncio.get_running_loop()
-        if self._sweep is not None:
-            self._sweep.cancel()
-        self._sweep = loop.call_later(IDLE_S, lambda: loop.create_task(self.close()))
+def framed(message: msgspec.Struct) -> bytes:
+    """As it goes over the pipe."""
+    body = msgspec.json.encode(message)
+    return LENGTH.pack(len(body)) + body
 
 
-class _Helper:
-    """One process."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._process, self._in, self._out = process, process.stdin, process.stdout
-
-    @classmethod
-    async def start(cls) -> "_Helper":
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "xzepr.receivers.costly", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-        )
-        helper = cls(process)
-        try:
-            async with asyncio.timeout(START_S):
-                await helper._out.readexactly(1)
-        except (TimeoutError, asyncio.IncompleteReadError):
-            await helper.kill()
-            raise Unavailable("a helper process for costly checks does not start") from None
-        return helper
-
-    async def ask(self, order: dict[str, str]) -> HelperAnswer:
-        body = msgspec.json.encode(order)
-        try:
-            async with asyncio.timeout(ORDER_S):
-                self._in.write(_LENGTH.pack(len(body)) + body)
-                await self._in.drain()
-                (length,) = _LENGTH.unpack(await self._out.readexactly(_LENGTH.size))
-                return msgspec.json.decode(await self._out.readexactly(length), type=HelperAnswer)
-        except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
-            raise TooCostly from None
-
-    async def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
-        self._in.close()
+def serve(orders: BinaryIO, answers: BinaryIO) -> None:
+    """Until the end of orders."""
+    compiled: dict[tuple[str, str], jsonschema_rs.Validator] = {}
+    while head := orders.read(LENGTH.size):
+        (length,) = LENGTH.unpack(head)
+        order = msgspec.json.decode(orders.read(length), type=HelperOrder)
+        signal.setitimer(signal.ITIMER_PROF, ORDER_CPU_S)
+        answer = _examined(order) if order.act == "schema" else _checked(order, compiled, answers)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        answers.write(framed(answer))
+        answers.flush()
 
 
-def _answer(order: dict[str, Any]) -> HelperAnswer:
-    """Helper's side."""
-    from xzepr.receivers.payload import compile_validator, payload_faults, schema_faults
+def _examined(order: HelperOrder) -> HelperAnswer:
+    try:
+        schema = compile_schema(order.schema_text, default_draft=order.draft)
+    except InvalidInput as error:
+        return HelperAnswer(False, list(error.faults))
+    return HelperAnswer(True, draft=schema.draft, cost=schema.cost, compile_s=schema.compile_s)
 
-    schema = parse_strict(order["schema"].encode())
-    if order["act"] == "schema":
-        faults = schema_faults(schema, order["default_draft"])
-        return HelperAnswer(not faults, faults)
-    key = (order["default_draft"], order["schema"])
-    validator = _compiled.get(key)
+
+def _checked(order: HelperOrder, compiled: dict[tuple[str, str], jsonschema_rs.Validator], answers: BinaryIO) -> HelperAnswer:
+    key = (order.draft, order.schema_text)
+    validator = compiled.get(key)
     if validator is None:
-        if len(_compiled) >= 16:
-            _compiled.clear()
-        validator = _compiled[key] = compile_validator(schema, order["default_draft"])
-    payload = parse_strict(order["payload"].encode())
+        if len(compiled) >= COMPILED_MAX:
+            del compiled[next(iter(compiled))]
+        try:
+            validator = compiled[key] = compile_validator(order.schema_text, order.draft)
+        except InvalidInput as error:
+            # A schema that passed by rules that have changed since: no payload satisfies it, and this is why.
+            return HelperAnswer(False, list(error.faults))
+    payload = parse_strict(order.payload_text.encode())
     if validator.is_valid(payload):
-        return HelperAnswer(True, [])
-    return HelperAnswer(False, *payload_faults(validator, payload))
+        return HelperAnswer(True)
+    try:
+        validator.validate(payload)
+    except jsonschema_rs.ValidationError as error:
+        answers.write(framed(HelperAnswer(False, [fault_of(error, "/payload")], final=False)))
+        answers.flush()
+    errors = validator.iter_errors(payload)
+    faults = first_faults(errors, "/payload")
+    return HelperAnswer(False, faults, more=sum(1 for _ in errors) if len(faults) == FAULTS_MAX else 0)
 
 
-_compiled: dict[tuple[str, str], Any] = {}
+def _die_with_parent() -> None:
+    """The signal comes when the thread that started this process ends: a main thread. Only Linux has it; elsewhere the end of input ends this."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit()
+
+
+def _bound_oneself() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MAX_BYTES, MEMORY_MAX_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Ctrl-C in a terminal reaches the whole group; the parent decides when this process ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def main() -> None:
-    """Serve orders until the end of standard input."""
-    import os
-    import resource
-
-    os.nice(10)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MAX_BYTES, MEMORY_MAX_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    import xzepr.receivers.payload  # noqa: F401  loaded before the first order's time begins to count
-
-    orders, answers = sys.stdin.buffer, sys.stdout.buffer
-    answers.write(b"+")
+    """Serve until the parent has no more orders."""
+    _die_with_parent()
+    _bound_oneself()
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    # A stray print must not end up among the answers.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    answers.write(READY)
     answers.flush()
-    while head := orders.read(_LENGTH.size):
-        (length,) = _LENGTH.unpack(head)
-        body = msgspec.json.encode(_answer(msgspec.json.decode(orders.read(length))))
-        answers.write(_LENGTH.pack(len(body)) + body)
-        answers.flush()
+    try:
+        serve(sys.stdin.buffer, answers)
+    except MemoryError:
+        os._exit(EXIT_NO_MEMORY)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,20 @@ from typing import Any, Final
 
 import asyncpg
 import msgspec
+from msgspec import UNSET
 
 from xzepr import ids
 from xzepr.auth.principal import Principal
 from xzepr.clock import rfc3339
 from xzepr.db.pool import Database
 from xzepr.db.queries import Queries
-from xzepr.errors import NotFound
+from xzepr.errors import Conflict, NotFound
+from xzepr.idempotency import Claim, take
 from xzepr.ids import EventReceiverId
 from xzepr.json_text import compact
-from xzepr.page import Page
-from xzepr.receivers.model import EventReceiver, EventReceiverPage, NewEventReceiver, ReceiverInForce, fingerprint_of
+from xzepr.page import Page, cursor_of
+from xzepr.preconditions import IfMatch
+from xzepr.receivers.model import EventReceiver, EventReceiverChange, EventReceiverPage, NewEventReceiver, ReceiverInForce, fingerprint_of
 from xzepr.receivers.payload import PayloadChecker
 
 queries = Queries("xzepr.receivers")
@@ -32,16 +35,23 @@ KEPT_MAX: Final = 10_000
 
 
 async def create_receiver(
-    database: Database, checker: PayloadChecker, principal: Principal, receiver: NewEventReceiver, now: datetime
+    database: Database,
+    checker: PayloadChecker,
+    principal: Principal,
+    receiver: NewEventReceiver,
+    now: datetime,
+    claim: Claim | None = None,
 ) -> EventReceiverId:
     """Store a receiver, its first version and the fact; returns after the commit.
 
-    Raises InvalidInput with one pointer per fault of the schema. Two receivers may bear the same name and type.
+    Raises InvalidInput with one pointer per fault of the schema; Replayed by way of the claim. Two receivers may bear the same name and type.
     """
     schema_text = compact(bytes(receiver.schema))
     await checker.check_schema(schema_text, default_draft=REST_DEFAULT_DRAFT)
     receiver_id = ids.mint(EventReceiverId)
-    async with database.connection() as connection:
+    async with database.transaction() as connection:
+        if claim is not None:
+            await take(connection, claim, receiver_id)
         await connection.execute(
             queries["create_receiver"],
             receiver_id,
@@ -51,7 +61,7 @@ async def create_receiver(
             receiver.description,
             schema_text,
             REST_DEFAULT_DRAFT,
-            fingerprint_of(receiver),
+            fingerprint_of(receiver.name, receiver.type, receiver.version, receiver.description),
             receiver.restricted,
             principal.id,
             now,
@@ -62,18 +72,83 @@ async def create_receiver(
 async def get_receiver(database: Database, receiver_id: EventReceiverId) -> EventReceiver:
     """The version in force. Raises NotFound; a deleted receiver is not found."""
     async with database.connection() as connection:
-        row = await connection.fetchrow(queries["find_receiver"], receiver_id)
-    if row is None:
-        raise NotFound(f"there is no event receiver {receiver_id}")
-    return _receiver(row)
+        return _receiver(_found(await connection.fetchrow(queries["find_receiver"], receiver_id), receiver_id))
 
 
 async def search_receivers(database: Database, page: EventReceiverPage) -> Page[EventReceiver]:
     """Newest first. Raises InvalidId for a cursor that is none."""
-    after = ids.parse(EventReceiverId, page.after, "?after") if page.after is not None else None
+    after = cursor_of(EventReceiverId, page.after, page.offset)
+    filters = (page.name, page.type, page.version, page.fingerprint)
+    async with database.transaction(snapshot=True) as connection:
+        rows = await connection.fetch(queries["search_receivers"], *filters, after, page.limit + 1, page.offset or 0)
+        total = await connection.fetchval(queries["count_receivers"], *filters) if page.offset is not None else UNSET
+    found = [_receiver(row) for row in rows]
+    return Page.of(found, page.limit, lambda receiver: receiver.id, UNSET if page.offset is None else page.offset, total)
+
+
+async def change_receiver(
+    database: Database,
+    checker: PayloadChecker,
+    principal: Principal,
+    receiver_id: EventReceiverId,
+    change: EventReceiverChange,
+    if_match: IfMatch,
+    now: datetime,
+) -> None:
+    """Make a new version; nothing happens when nothing differs. What is posted after this returned meets the new definition, in every process.
+
+    Raises NotFound, PermissionDenied unless the owner or an administrator asks, PreconditionFailed, InvalidInput for the schema.
+    """
+    schema_text = None if change.schema is UNSET else compact(bytes(change.schema))
+    if schema_text is not None:
+        # Against the draft that the receiver was made with; that never changes.
+        await checker.check_schema(schema_text, default_draft=(await _in_force(database, receiver_id))["default_draft"])
+    async with database.transaction() as connection:
+        row = _found(await connection.fetchrow(queries["lock_receiver"], receiver_id), receiver_id)
+        principal.require_owner(row["owner_id"], "event receiver")
+        if_match.require(row["resource_version"])
+        wanted = {field: getattr(change, field) for field in ("name", "type", "version", "description", "restricted")}
+        changed = {**dict(row), **{field: value for field, value in wanted.items() if value is not UNSET}}
+        changed["schema"] = row["schema"] if schema_text is None else schema_text
+        if changed == dict(row):
+            return
+        await connection.execute(
+            queries["modify_receiver"],
+            receiver_id,
+            changed["name"],
+            changed["type"],
+            changed["version"],
+            changed["description"],
+            changed["schema"],
+            fingerprint_of(changed["name"], changed["type"], changed["version"], changed["description"]),
+            changed["restricted"],
+            now,
+        )
+
+
+async def delete_receiver(database: Database, receiver_id: EventReceiverId, if_match: IfMatch, now: datetime) -> None:
+    """Mark it: nothing can be posted to it any more, and it is not found. Raises NotFound, PreconditionFailed, Conflict while events or groups
+    refer to it. (An event that is being stored at the same moment may still come to refer to it; it is marked, not removed.)"""
+    async with database.transaction() as connection:
+        row = _found(await connection.fetchrow(queries["lock_receiver"], receiver_id), receiver_id)
+        if_match.require(row["resource_version"])
+        referred = await connection.fetchrow(queries["is_referred_to"], receiver_id)
+        assert referred is not None
+        by = [what for what in ("events", "groups") if referred[f"by_{what}"]]
+        if by:
+            raise Conflict(f"{' and '.join(by)} refer to this event receiver")
+        await connection.execute(queries["delete_receiver"], receiver_id, now)
+
+
+async def _in_force(database: Database, receiver_id: EventReceiverId) -> asyncpg.Record:
     async with database.connection() as connection:
-        rows = await connection.fetch(queries["search_receivers"], page.name, page.type, page.version, page.fingerprint, after, page.limit + 1)
-    return Page.of([_receiver(row) for row in rows], page.limit, lambda receiver: receiver.id)
+        return _found(await connection.fetchrow(queries["find_receiver_in_force"], receiver_id), receiver_id)
+
+
+def _found(row: asyncpg.Record | None, receiver_id: EventReceiverId) -> asyncpg.Record:
+    if row is None:
+        raise NotFound(f"there is no event receiver {receiver_id}")
+    return row
 
 
 class Receivers:

@@ -4,9 +4,9 @@ from hashlib import sha256
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
-from xzepr.fields import PAGE_LIMIT_DEFAULT, Description, PageLimit, ShortText
+from xzepr.fields import PAGE_LIMIT_DEFAULT, Description, PageLimit, PageOffset, ShortText
 from xzepr.ids import EventReceiverId
 
 
@@ -47,6 +47,18 @@ class EventReceiverPage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     fingerprint: str | None = None
     limit: PageLimit = PAGE_LIMIT_DEFAULT
     after: str | None = None
+    offset: PageOffset | None = None
+
+
+class EventReceiverChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to change; a field that is left out stays as it is."""
+
+    name: ShortText | UnsetType = UNSET
+    type: ShortText | UnsetType = UNSET
+    version: ShortText | UnsetType = UNSET
+    description: Description | UnsetType = UNSET
+    schema: Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})] | UnsetType = UNSET
+    restricted: bool | UnsetType = UNSET
 
 
 class ReceiverInForce(msgspec.Struct, frozen=True):
@@ -60,7 +72,6 @@ class ReceiverInForce(msgspec.Struct, frozen=True):
     owner_id: str | None
 
 
-def fingerprint_of(receiver: NewEventReceiver) -> str:
+def fingerprint_of(name: str, type_: str, version: str, description: str) -> str:
     """sha256 hex of `"v1 " + type + " " + description + " " + name + " " + version`: EPR's formula, kept for its clients."""
-    text = f"v1 {receiver.type} {receiver.description} {receiver.name} {receiver.version}"
-    return sha256(text.encode()).hexdigest()
+    return sha256(f"v1 {type_} {description} {name} {version}".encode()).hexdigest()

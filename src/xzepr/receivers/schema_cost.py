@@ -1,344 +1,268 @@
 """What it may cost to check with a schema, read off the schema alone.
 
-A schema is a graph: subschemas, and the references between them. Three things are read off it: its *weight*, the number of subschemas that one
-document of one item a list may have to pass when every reference is followed (28 doublings of `allOf` by `$ref` weigh 2^28); whether it is
-*recursive*, so that the cost depends on how deep the payload is; and what its patterns may cost for each byte. References that lead out of the
-document, and circles that never come to another part of the payload, are faults.
+Counted in *steps* (some 20 ns each) for one value of the payload, with every reference followed, and in nanoseconds for each byte of the payload.
+Steps times values, and nanoseconds times bytes, are upper bounds: no subschema that is counted once meets one value twice, except where the schema
+is recursive and *branches* (two ways lead to the same value, so the cost doubles at each level of the payload). 28 doublings of `allOf` by `$ref`
+make 2^28 steps. `unevaluatedProperties` and `unevaluatedItems` run what stands beside them once more, so nesting them multiplies (by 2.6 a level).
+
+The factors were measured with jsonschema-rs 0.61 on hostile cases; tests hold them against the clock.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
-from urllib.parse import unquote, urldefrag, urljoin
+from typing import Any, Final
 
 import jsonschema_rs
 
 from xzepr.errors import Fault
+from xzepr.receivers.schema_graph import Node, SchemaGraph, circle_in_place, components, is_circle, token
 
-WEIGHT_MAX: Final = 100_000
-PATTERN_BYTES_MAX: Final = 256 * 1024
+STEPS_MAX: Final = 1_000_000
+PATTERN_BYTES_MAX: Final = 512 * 1024
 DFA_BYTES_MAX: Final = 1 << 20
-# Sizes at which a compiled pattern is tried; the worst case of the linear engine is some 40 ns a byte of text for each kilobyte of it.
-_PATTERN_CLASSES: Final = (4_096, 16_384, 65_536, PATTERN_BYTES_MAX)
-_NS_PER_PATTERN_BYTE: Final = 0.04
-
-# Keywords whose subschemas see the same part of the payload, and those whose subschemas see a part of it.
-_IN_PLACE_ONE: Final = ("not", "if", "then", "else")
-_IN_PLACE_LIST: Final = ("allOf", "anyOf", "oneOf")
-_IN_PLACE_MAP: Final = ("dependentSchemas", "dependencies")
-_DESCENT_ONE: Final = (
-    "additionalProperties",
-    "propertyNames",
-    "items",
-    "additionalItems",
-    "contains",
-    "unevaluatedItems",
-    "unevaluatedProperties",
-)
-_DESCENT_LIST: Final = ("items", "prefixItems")
-_DESCENT_MAP: Final = ("properties", "patternProperties")
-_REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
-_NAMED_BY_AUTHOR: Final = frozenset({*_IN_PLACE_MAP, *_DESCENT_MAP, "$defs", "definitions"})
-_OPAQUE: Final = frozenset({"enum", "const", "default", "examples", "example"})
-
-
-class PatternOptions(NamedTuple):
-    """What patterns are compiled with, everywhere."""
-
-    size_limit: int = PATTERN_BYTES_MAX
-    dfa_size_limit: int = DFA_BYTES_MAX
-
-    def build(self) -> jsonschema_rs.RegexOptions:
-        """In the engine's form."""
-        return jsonschema_rs.RegexOptions(size_limit=self.size_limit, dfa_size_limit=self.dfa_size_limit)
+# More than this is only ever compared with a limit.
+_ENDLESS: Final = 10**15
+# A recursive circle of more subschemas could, on a payload of full depth, use up the stack of the process.
+_CIRCLE_NODES_MAX: Final = 24
+# Sizes at which a compiled pattern is tried. At the worst (many states at once, no automaton that fits) a byte of text costs a third of a
+# nanosecond for each byte of the pattern.
+_PATTERN_CLASSES: Final = (512, 1_024, 2_048, 4_096, 8_192, 16_384, 65_536, PATTERN_BYTES_MAX)
+_NS_PER_PATTERN_BYTE: Final = 0.35
+_NS_ONE_WAY: Final = 3.0
+# From the start, one item after the other, each a fixed number of times, the last one as often as it likes: there is only one way to match.
+_ONE_WAY: Final = re.compile(r"\^(?:(?:[\w ,:;/@#%=~\"'<>&!.-]|\\[dwsDWS./+*?()\[\]{}|^$-]|\[[^\]\\\[]+\])(?:\{\d+\})?)*+[+*]?\$?", re.ASCII)
+_MAY_BE_LARGE: Final = re.compile(r"\{\d|\\[pP]")
+# A larger integer loses digits as a double, by which the engine hashes it: a list of them is compared each with each.
+_EXACT_MAX: Final = 2**53
+_FORMAT_NS: Final = {"idn-hostname": 100.0, "idn-email": 100.0, "regex": 80.0}
+_FORMAT_OTHER_NS: Final = 10.0
+_LIMITS: Final = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"})
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaCost:
-    """weight: subschemas with references followed; pattern_ns: for each byte of payload, at the worst, all patterns together."""
+    """What examine() read off a schema.
 
-    weight: int
-    recursive: bool
-    patterns: int
-    pattern_ns: float
+    steps: for each value of the payload; byte_ns: for each byte of it; unsafe: no bound holds (recursion that branches or is too large for the
+    stack, or references that the engine may follow in another way); unique: lists are looked through for equal items; pattern_bytes: the size of all
+    patterns when compiled.
+    """
 
-
-@dataclass(slots=True, eq=False)
-class _Node:
-    """One subschema. in_place, descents: where checking goes from here, on the same part of the payload or on a part of it."""
-
-    schema: dict[str, Any]
-    pointer: str
-    base: str
-    in_place: list["_Node"] = field(default_factory=list)
-    descents: list["_Node"] = field(default_factory=list)
-
-    @property
-    def next(self) -> list["_Node"]:
-        return self.in_place + self.descents
+    steps: int
+    byte_ns: float
+    unsafe: bool
+    unique: bool
+    pattern_bytes: int
 
 
-class _Document:
-    """All objects of a schema document with their base address, and what names lead to them."""
+@dataclass(slots=True)
+class _Own:
+    """What one subschema costs by itself."""
 
-    def __init__(self, schema: dict[str, Any]) -> None:
-        self.nodes: dict[int, _Node] = {}
-        self.resources: dict[str, _Node] = {}
-        self.anchors: dict[tuple[str, str], _Node] = {}
-        self.dynamic_anchors: list[_Node] = []
-        self.root = self._add(schema, "", "")
-        self.resources.setdefault("", self.root)
-        self.resources.setdefault(self.root.base, self.root)
-
-    def _add(self, schema: dict[str, Any], pointer: str, base: str) -> _Node:
-        """Every object below, the root first. Where members are named by the author (properties, $defs) no name is a keyword."""
-        root = self._name(schema, pointer, base)
-        stack = self._members(root)
-        while stack:
-            value, place, address, named_by_author = stack.pop()
-            if isinstance(value, list):
-                stack += [(item, f"{place}/{index}", address, False) for index, item in enumerate(value)]
-            elif isinstance(value, dict) and named_by_author:
-                stack += [(member, f"{place}/{_token(key)}", address, False) for key, member in value.items()]
-            elif isinstance(value, dict):
-                stack += self._members(self._name(value, place, address))
-        return root
-
-    def _members(self, node: _Node) -> list[tuple[Any, str, str, bool]]:
-        return [
-            (member, f"{node.pointer}/{_token(key)}", node.base, key in _NAMED_BY_AUTHOR) for key, member in node.schema.items() if key not in _OPAQUE
-        ]
-
-    def _name(self, schema: dict[str, Any], pointer: str, base: str) -> _Node:
-        own = schema.get("$id", schema.get("id"))
-        if isinstance(own, str) and not own.startswith("#"):
-            base = urldefrag(urljoin(base, own)).url
-        node = self.nodes[id(schema)] = _Node(schema, pointer, base)
-        if isinstance(own, str):
-            if own.startswith("#"):
-                self.anchors[base, own[1:]] = node
-            else:
-                self.resources[base] = node
-        for keyword in ("$anchor", "$dynamicAnchor"):
-            if isinstance(name := schema.get(keyword), str):
-                self.anchors[base, name] = node
-                if keyword == "$dynamicAnchor":
-                    self.dynamic_anchors.append(node)
-        return node
-
-    def resolve(self, reference: str, base: str) -> _Node | None:
-        """What a reference leads to within the document; None: out of it, or nowhere."""
-        address, fragment = urldefrag(urljoin(base, reference) if not reference.startswith("#") else base + reference)
-        resource = self.resources.get(address)
-        if resource is None:
-            return None
-        if fragment and not fragment.startswith("/"):
-            return self.anchors.get((address, unquote(fragment)))
-        value: Any = resource.schema
-        for token in unquote(fragment).split("/")[1:]:
-            key = token.replace("~1", "/").replace("~0", "~")
-            if isinstance(value, dict) and key in value:
-                value = value[key]
-            elif isinstance(value, list) and key.isdigit() and int(key) < len(value):
-                value = value[int(key)]
-            else:
-                return None
-        if isinstance(value, bool):
-            return _Node({}, "", address)
-        return self.nodes.get(id(value)) if isinstance(value, dict) else None
+    steps: int = 1
+    byte_ns: float = 0.0
 
 
-def examine(schema: dict[str, Any], own_metaschema: str) -> tuple[SchemaCost, list[Fault]]:
-    """Cost and faults; pointers begin at the schema's root. own_metaschema: the one address outside the document that may be referred to."""
-    document = _Document(schema)
-    faults: list[Fault] = []
-    outside = _link(document, own_metaschema, faults)
-    order = _components(document.root)
-    circles = (_circle_in_place(component) for component in order)
-    faults += [Fault(circle.pointer, "refers to itself without coming to another part of the payload") for circle in circles if circle]
+@dataclass(slots=True)
+class _Sums:
+    """For each node, with all that it leads to: a check, and a look for what was evaluated (see the module, unevaluated…)."""
+
+    check: dict[int, _Own] = field(default_factory=dict)
+    look: dict[int, _Own] = field(default_factory=dict)
+
+
+def pattern_options(size_limit: int = PATTERN_BYTES_MAX) -> jsonschema_rs.RegexOptions:
+    """What patterns are compiled with, everywhere: the linear-time engine, bounded."""
+    return jsonschema_rs.RegexOptions(size_limit=size_limit, dfa_size_limit=DFA_BYTES_MAX)
+
+
+def patterns_may_be_large(graph: SchemaGraph) -> bool:
+    """Whether to compile the patterns might take long; the look itself does not."""
+    texts = [pattern for node in graph.nodes for pattern, _ in _patterns_of(node)]
+    return sum(map(len, texts)) > 2_000 or any(_MAY_BE_LARGE.search(text) for text in texts)
+
+
+def examine(graph: SchemaGraph) -> tuple[SchemaCost, list[Fault]]:
+    """Cost and faults; pointers begin at the schema's root. The schema must satisfy its metaschema."""
+    faults = list(graph.faults)
+    order = components(graph.root)
+    circles = [component for component in order if is_circle(component)]
+    faults += [
+        Fault(node.pointer, "refers to itself without coming to another part of the payload")
+        for component in circles
+        if (node := circle_in_place(component)) is not None
+    ]
     reachable = [node for component in order for node in component]
-    weight = _weight(order) + 2_000 * outside
-    if weight > WEIGHT_MAX:
-        faults.append(Fault("", f"costs too much to check with: {weight:,} subschemas with references followed, at most {WEIGHT_MAX:,}"))
-    patterns, pattern_ns = _patterns(reachable, document, faults)
-    recursive = outside > 0 or bool(document.dynamic_anchors) or any(_is_circle(component) for component in order)
-    return SchemaCost(weight, recursive, patterns, pattern_ns), faults
+    sizes = _pattern_sizes(graph, faults)
+    total = _sum_up(order, {id(node): _own_cost(node, sizes) for node in reachable})
+    if total.steps > STEPS_MAX:
+        told = f"{total.steps:,}" if total.steps < _ENDLESS else "more than can be counted"
+        faults.append(Fault("", f"costs too much to check with: {told} steps for each value with references followed, at most {STEPS_MAX:,}"))
+    used = [pattern for node in reachable for pattern, _ in _patterns_of(node)]
+    cost = SchemaCost(
+        steps=total.steps,
+        byte_ns=total.byte_ns,
+        unsafe=not graph.plain or _is_unsafe(circles),
+        unique=any(node.schema.get("uniqueItems") is True for node in reachable),
+        pattern_bytes=sum(sizes[pattern] or 0 for pattern in used),
+    )
+    return cost, faults
 
 
-def _link(document: _Document, own_metaschema: str, faults: list[Fault]) -> int:
-    """Draw the ways of checking between the nodes; how many references lead to the metaschema."""
-    outside = 0
-    for node in list(document.nodes.values()):
-        schema = node.schema
-        node.in_place += _subschemas(document, [schema.get(key) for key in _IN_PLACE_ONE])
-        node.in_place += _subschemas(document, [item for key in _IN_PLACE_LIST for item in _items(schema.get(key))])
-        node.in_place += _subschemas(document, [item for key in _IN_PLACE_MAP for item in _values(schema.get(key))])
-        node.descents += _subschemas(document, [schema.get(key) for key in _DESCENT_ONE])
-        node.descents += _subschemas(document, [item for key in _DESCENT_LIST for item in _items(schema.get(key))])
-        node.descents += _subschemas(document, [item for key in _DESCENT_MAP for item in _values(schema.get(key))])
-        for keyword in _REFERENCES:
-            reference = schema.get(keyword)
-            if not isinstance(reference, str):
-                continue
-            target = document.resolve(reference, node.base)
-            if target is not None:
-                node.in_place.append(target)
-            elif urldefrag(reference).url.rstrip("#") == own_metaschema:
-                outside += 1
-            else:
-                message = f"{reference[:200]!r} is not in this document, and nothing is fetched: embed it under $defs with its $id"
-                faults.append(Fault(f"{node.pointer}/{keyword}", message))
-            if keyword == "$dynamicRef":
-                node.in_place += [anchored for anchored in document.dynamic_anchors if anchored is not target]
-    return outside
-
-
-def _subschemas(document: _Document, values: list[Any]) -> list[_Node]:
-    return [document.nodes[id(value)] for value in values if isinstance(value, dict) and id(value) in document.nodes]
-
-
-def _items(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _values(value: Any) -> list[Any]:
-    return list(value.values()) if isinstance(value, dict) else []
-
-
-def _components(root: _Node) -> list[list[_Node]]:
-    """Strongly connected components of what can be reached, each behind those that it leads to (Tarjan, without recursion)."""
-    index: dict[int, int] = {}
-    low: dict[int, int] = {}
-    waiting: list[_Node] = []
-    on_stack: set[int] = set()
-    found: list[list[_Node]] = []
-    work: list[tuple[_Node, Iterator[_Node]]] = []
-
-    def enter(node: _Node) -> None:
-        index[id(node)] = low[id(node)] = len(index)
-        waiting.append(node)
-        on_stack.add(id(node))
-        work.append((node, iter(node.next)))
-
-    enter(root)
-    while work:
-        node, following = work[-1]
-        for other in following:
-            if id(other) not in index:
-                enter(other)
-                break
-            if id(other) in on_stack:
-                low[id(node)] = min(low[id(node)], index[id(other)])
-        else:
-            work.pop()
-            if work:
-                low[id(work[-1][0])] = min(low[id(work[-1][0])], low[id(node)])
-            if low[id(node)] == index[id(node)]:
-                found.append(_pop_component(node, waiting, on_stack))
-    return found
-
-
-def _pop_component(first: _Node, waiting: list[_Node], on_stack: set[int]) -> list[_Node]:
-    component = []
-    while True:
-        node = waiting.pop()
-        on_stack.discard(id(node))
-        component.append(node)
-        if node is first:
-            return component
-
-
-def _is_circle(component: list[_Node]) -> bool:
-    return len(component) > 1 or any(other is component[0] for other in component[0].next)
-
-
-def _circle_in_place(component: list[_Node]) -> _Node | None:
-    """A node of the component that leads back to itself without a descent: checking would never end."""
-    if not _is_circle(component):
-        return None
-    members = {id(node) for node in component}
-    state: dict[int, int] = {}
-    for start in component:
-        if id(start) in state:
-            continue
-        work = [(start, iter(start.in_place))]
-        state[id(start)] = 1
-        while work:
-            node, following = work[-1]
-            for other in following:
-                if id(other) not in members:
-                    continue
-                if state.get(id(other)) == 1:
-                    return other
-                if id(other) not in state:
-                    state[id(other)] = 1
-                    work.append((other, iter(other.in_place)))
-                    break
-            else:
-                state[id(node)] = 2
-                work.pop()
-    return None
-
-
-def _weight(components: list[list[_Node]]) -> int:
-    """Of the last component, the root's; within a circle each node counts once."""
-    weights: dict[int, int] = {}
-    total = 0
-    for component in components:
+def _sum_up(order: list[list[Node]], own: dict[int, _Own]) -> _Own:
+    """The check of the last component's, the root's. Components come behind those that they lead to."""
+    sums = _Sums()
+    total = _Own()
+    for component in order:
         members = {id(node) for node in component}
-        total = sum(1 + sum(weights[id(other)] for other in node.next if id(other) not in members) for node in component)
+        check, look = _Own(0), _Own(0)
         for node in component:
-            weights[id(node)] = total
+            node_check, node_look = _node_sums(node, own[id(node)], members, sums)
+            _add(check, node_check)
+            _add(look, node_look)
+        for node in component:
+            sums.check[id(node)], sums.look[id(node)] = check, look
+        total = check
     return total
 
 
-def _patterns(reachable: list[_Node], document: _Document, faults: list[Fault]) -> tuple[int, float]:
-    """How many patterns are in use and what they cost together; a fault for each one in the document that cannot be used."""
-    count, cost_ns = 0, 0.0
-    in_use = {id(node) for node in reachable}
-    classes: dict[str, int | None] = {}
-    for node in document.nodes.values():
+def _node_sums(node: Node, own: _Own, members: set[int], sums: _Sums) -> tuple[_Own, _Own]:
+    check, look = _Own(own.steps, own.byte_ns), _Own(own.steps, own.byte_ns)
+    for other in node.next:
+        if id(other) not in members:
+            _add(check, sums.check[id(other)])
+            _add(look, sums.check[id(other)])
+    for other in node.in_place:
+        if id(other) not in members:
+            _add(look, sums.look[id(other)])
+    if "unevaluatedProperties" in node.schema or "unevaluatedItems" in node.schema:
+        _add(check, look)
+    return check, look
+
+
+def _add(total: _Own, part: _Own) -> None:
+    total.steps = min(total.steps + part.steps, _ENDLESS)
+    total.byte_ns = min(total.byte_ns + part.byte_ns, float(_ENDLESS))
+
+
+def _is_unsafe(circles: list[list[Node]]) -> bool:
+    """One small circle in which only one way leads to each value is bounded as if it were not recursive; a circle behind a circle is not."""
+    return len(circles) > 1 or any(len(component) > _CIRCLE_NODES_MAX or _branches(component) for component in circles)
+
+
+def _branches(component: list[Node]) -> bool:
+    members = {id(node) for node in component}
+    for node in component:
+        in_place = sum(id(other) in members for other in node.in_place)
+        apart = any(id(other) in members for other in node.apart)
+        overlapping = sum(id(other) in members for other in node.overlapping)
+        if in_place + apart + overlapping > 1 or _compares_below(node.schema):
+            return True
+    return False
+
+
+def _compares_below(schema: dict[str, Any]) -> bool:
+    """Keywords that look at all that lies below a value, so that at each level everything is looked at again."""
+    return bool({"uniqueItems", "const", "enum", "unevaluatedProperties", "unevaluatedItems"} & schema.keys())
+
+
+def _own_cost(node: Node, sizes: dict[str, int | None]) -> _Own:
+    schema = node.schema
+    own = _Own(1 + sum(len(value) for key, value in schema.items() if key not in ("enum", "const") and isinstance(value, list | dict)))
+    for key in ("dependentRequired", "dependencies"):
+        if isinstance(schema.get(key), dict):
+            own.steps += sum(len(names) for names in schema[key].values() if isinstance(names, list))
+    if "enum" in schema:
+        own.steps += _comparing_steps(schema["enum"])
+    if "const" in schema:
+        own.steps += _comparing_steps([schema["const"]])
+    if "uniqueItems" in schema:
+        own.steps += 5
+        own.byte_ns += 10
+    if schema.keys() & {"minLength", "maxLength", "enum", "const"}:
+        own.byte_ns += 1
+    _add(own, _arithmetic(schema))
+    if schema.keys() & {"contentMediaType", "contentEncoding"}:
+        own.byte_ns += 40
+    if isinstance(name := schema.get("format"), str):
+        own.byte_ns += _FORMAT_NS.get(name, _FORMAT_OTHER_NS)
+    own.byte_ns += sum(_pattern_ns(pattern, sizes[pattern] or 0) for pattern, _ in _patterns_of(node))
+    return own
+
+
+def _arithmetic(schema: dict[str, Any]) -> _Own:
+    """Exact arithmetic: what is not a small integer, in the schema or in the payload, becomes a fraction of large integers."""
+    own = _Own(0)
+    if "multipleOf" in schema:
+        divisor = schema["multipleOf"]
+        own.steps += 70 if isinstance(divisor, int) and not _is_large(divisor) else 2_000
+        own.byte_ns += 60
+    if limits := schema.keys() & _LIMITS:
+        own.steps += sum(200 for keyword in limits if _is_large(schema[keyword]))
+        own.byte_ns += 30
+    return own
+
+
+def _comparing_steps(values: Any) -> int:
+    """Plain values are hashed; as soon as there is one that is not, each is compared with each."""
+    if not isinstance(values, list):
+        return 1
+    if all(not isinstance(value, list | dict) and not _is_large(value) for value in values):
+        return 1 + len(values) // 100
+    count, stack = 0, list(values)
+    while stack:
+        value = stack.pop()
+        count += 4 if _is_large(value) else 1
+        if isinstance(value, list):
+            stack += value
+        elif isinstance(value, dict):
+            stack += value.values()
+    return 8 * count
+
+
+def _is_large(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) > _EXACT_MAX
+
+
+def _pattern_ns(pattern: str, size: int) -> float:
+    return _NS_ONE_WAY if _ONE_WAY.fullmatch(pattern) else size * _NS_PER_PATTERN_BYTE
+
+
+def _pattern_sizes(graph: SchemaGraph, faults: list[Fault]) -> dict[str, int | None]:
+    """The size class of each pattern of the document; a fault for each place of one that cannot be used."""
+    sizes: dict[str, int | None] = {}
+    for node in graph.nodes:
         for pattern, place in _patterns_of(node):
-            if pattern not in classes:
-                classes[pattern] = _size_class(pattern)
-            size = classes[pattern]
-            if size is None:
+            if pattern not in sizes:
+                sizes[pattern] = _size_class(pattern)
+            if sizes[pattern] is None:
                 faults.append(Fault(place, _why_refused(pattern)))
-            elif id(node) in in_use:
-                count += 1
-                cost_ns += size * _NS_PER_PATTERN_BYTE
-    return count, cost_ns
+    return sizes
 
 
-def _patterns_of(node: _Node) -> Iterator[tuple[str, str]]:
+def _patterns_of(node: Node) -> Iterator[tuple[str, str]]:
     if isinstance(pattern := node.schema.get("pattern"), str):
         yield pattern, f"{node.pointer}/pattern"
     if isinstance(patterns := node.schema.get("patternProperties"), dict):
         for pattern in patterns:
-            yield pattern, f"{node.pointer}/patternProperties/{_token(pattern)}"
+            yield pattern, f"{node.pointer}/patternProperties/{token(pattern)}"
 
 
 def _size_class(pattern: str) -> int | None:
     """The least of the sizes at which it compiles; None: it is too large, or the linear-time engine cannot run it."""
-    for size in _PATTERN_CLASSES:
-        if _compiles(pattern, size):
-            return size
-    return None
+    return next((size for size in _PATTERN_CLASSES if _compiles(pattern, size)), None)
 
 
 def _compiles(pattern: str, size_limit: int) -> bool:
     try:
-        jsonschema_rs.Draft202012Validator({"pattern": pattern}, offline=True, pattern_options=PatternOptions(size_limit).build())
+        jsonschema_rs.Draft202012Validator({"pattern": pattern}, offline=True, pattern_options=pattern_options(size_limit))
     except ValueError:
         return False
     return True
 
 
 def _why_refused(pattern: str) -> str:
-    if _compiles(pattern, 1 << 26):
+    if _compiles(pattern, 32 * PATTERN_BYTES_MAX):
         return f"is too large when compiled (over {PATTERN_BYTES_MAX} bytes): shorten its counted repetitions; maxLength bounds a length for free"
-    return "is not a regular expression that can be run in linear time (look-around and back-references cannot)"
-
-
-def _token(key: str) -> str:
-    return key.replace("~", "~0").replace("/", "~1")
+    return "is not a regular expression that can be run in linear time (look-around and back-references cannot), or far too large"

@@ -10,13 +10,16 @@ from starlette.responses import StreamingResponse
 
 from xzepr import ids
 from xzepr.auth.permissions import Permission
+from xzepr.db.queries import Queries
 from xzepr.errors import InvalidInput, PositionExpired, Unavailable
 from xzepr.house import House
 from xzepr.ids import EventReceiverId
 from xzepr.stream.follow import RETRY_INTERVAL_S, Tail
 from xzepr.stream.message import Envelope, Message
-from xzepr.web.call import Call
+from xzepr.web.call import Answer, Call
 from xzepr.web.routes import Route
+
+queries = Queries("xzepr.stream")
 
 HEARTBEAT_S: Final = 15.0
 _POSITION_MAX: Final = (1 << 63) - 1
@@ -105,7 +108,31 @@ def _frame(message: Message) -> bytes:
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (message.position, kind.encode(), message.body)
 
 
+class StreamPosition(msgspec.Struct, frozen=True):
+    """oldest: null while the stream is empty; newest: 0 then; pending: facts that are stored and not yet sequenced."""
+
+    oldest: int | None
+    newest: int
+    pending: int
+
+
+async def show_position(call: Call[House]) -> Answer:
+    async with call.house.database.connection() as connection:
+        row = await connection.fetchrow(queries["position_report"])
+    assert row is not None
+    return Answer(StreamPosition(row["oldest"], row["newest"], row["pending"]))
+
+
 ROUTES = (
+    Route(
+        method="GET",
+        path="/api/v1/stream/position",
+        handler=show_position,
+        permission=Permission.STREAM_READ,
+        answer=StreamPosition,
+        tag="stream",
+        summary="How far the stream reaches, and how much waits",
+    ),
     Route(
         method="GET",
         path="/api/v1/stream",

@@ -31,6 +31,9 @@ class Kind(StrEnum):
     GROUP_BROKEN = "group.broken"
 
 
+# An evaluation on request: a fact in the outbox, and no message of its own.
+EVALUATION_REQUESTED: Final = "evaluation.requested"
+
 # The envelope's `type`, where it does not come from the receiver or the group.
 _FIXED_TYPES: Final = {
     Kind.RECEIVER_CREATED: "epr.event.receiver.created",

@@ -94,6 +94,19 @@ do update set
     first_position = coalesce(group_states.first_position, excluded.first_position),
     last_position = excluded.last_position
 
+-- name: receiver_version_of_event
+-- For the message of an evaluation, whose trigger was sequenced long ago.
+select e.event_receiver_version from events e where e.id = $1
+
+-- name: put_evaluations
+-- For those who wait.
+insert into evaluations (seq, complete, message_id, position, sequenced_at)
+select * from unnest($1::bigint[], $2::boolean[], $3::text[], $4::bigint[], $5::timestamptz[])
+
+-- name: sweep_evaluations
+-- Nobody waits this long.
+delete from evaluations v where v.sequenced_at < $1
+
 -- name: put_sequenced_groups
 -- Each group once per call, at its highest version.
 insert into sequenced_groups (event_receiver_group_id, resource_version)
@@ -111,6 +124,12 @@ update sequencer s set last_position = $2 where s.epoch = $1
 -- name: stream_bounds
 -- Oldest position kept (null: nothing yet) and the newest given.
 select (select min(t.position) from stream t) as oldest, s.last_position as newest from sequencer s
+
+-- name: position_report
+-- How far the stream reaches, and how many facts wait.
+select
+    (select min(t.position) from stream t) as oldest, s.last_position as newest, (select count(*) from outbox) as pending
+from sequencer s
 
 -- name: newest_position
 select s.last_position from sequencer s

@@ -23,10 +23,10 @@ from xzepr import clock, ids
 from xzepr.db.pool import Connection, Database
 from xzepr.db.queries import Queries
 from xzepr.errors import Unavailable
-from xzepr.groups.gates import Decision, EventFact, FoldState, GroupDefinition, GroupFact, Head, Verdict, decide
+from xzepr.groups.gates import Decision, EvaluationFact, EventFact, FoldState, GroupDefinition, GroupFact, Head, Verdict, decide, evaluate
 from xzepr.ids import MessageId
 from xzepr.stream.lead import Lead
-from xzepr.stream.message import Kind
+from xzepr.stream.message import EVALUATION_REQUESTED, Kind
 
 log = structlog.get_logger(__name__)
 queries = Queries("xzepr.stream")
@@ -56,6 +56,7 @@ class _Step:
     heads: dict[tuple[bytes, str], tuple[str, int, bool]] = field(default_factory=dict)
     states: dict[tuple[str, bytes], tuple[int, bool, str, int | None, int]] = field(default_factory=dict)
     groups: dict[str, int] = field(default_factory=dict)
+    evaluations: list[tuple[Any, ...]] = field(default_factory=list)
 
     def append(self, kind: Kind, row: Any, *, success: bool, verdict: Verdict | None = None) -> int:
         """One stream row at the next position."""
@@ -87,11 +88,15 @@ class _Step:
         if decision.head is not None:
             self.heads[row["artifact_id"], row["event_receiver_id"]] = decision.head
         for verdict in decision.verdicts:
-            complete = verdict.kind is Kind.GROUP_COMPLETE
-            position = self.append(verdict.kind, row, success=complete, verdict=verdict)
-            key = (verdict.group_id, row["artifact_id"])
-            first = position if verdict.first else self.states[key][3] if key in self.states else None
-            self.states[key] = (verdict.group_version, complete, row["event_id"], first, position)
+            self.note_verdict(row, verdict)
+
+    def note_verdict(self, row: Any, verdict: Verdict) -> None:
+        """A message, and the group's state for the artifact. row: of the event that decided."""
+        complete = verdict.kind is Kind.GROUP_COMPLETE
+        position = self.append(verdict.kind, row, success=complete, verdict=verdict)
+        key = (verdict.group_id, row["artifact_id"])
+        first = position if verdict.first else self.states[key][3] if key in self.states else None
+        self.states[key] = (verdict.group_version, complete, row["event_id"], first, position)
 
 
 class Sequencer:
@@ -148,7 +153,10 @@ class Sequencer:
         await _load_artifacts(connection, self._state, facts)
         step = _Step(last_position, clock.now())
         for row in facts:
-            _fold(self._state, step, row)
+            if row["kind"] == EVALUATION_REQUESTED:
+                await _evaluate(connection, self._state, step, row)
+            else:
+                _fold(self._state, step, row)
         await _write(connection, epoch, step, [row["seq"] for row in facts])
         # Heads and completions are read anew for each batch; only definitions are kept.
         self._state.heads, self._state.told = {}, set()
@@ -186,6 +194,29 @@ def _fold(state: FoldState, step: _Step, row: Any) -> None:
         step.groups[row["event_receiver_group_id"]] = row["event_receiver_group_version"]
 
 
+async def _evaluate(connection: Connection, state: FoldState, step: _Step, row: Any) -> None:
+    """Answer one evaluation. Its message tells of the event that opened the last gate."""
+    fact = EvaluationFact(row["seq"], row["event_receiver_group_id"], row["artifact_id"])
+    decided = evaluate(state, fact)
+    if decided is None:
+        step.evaluations.append((row["seq"], False, None, None, step.now))
+        return
+    verdict, receiver_id, head = decided
+    version = await connection.fetchval(queries["receiver_version_of_event"], head.event_id)
+    trigger = {
+        "seq": head.seq,
+        "artifact_id": row["artifact_id"],
+        "event_id": head.event_id,
+        "event_receiver_id": receiver_id,
+        "event_receiver_version": version,
+        "traceparent": row["traceparent"],
+    }
+    step.note_verdict(trigger, verdict)
+    state.told.add((verdict.group_id, row["artifact_id"]))
+    position, message_id, *_ = step.rows[-1]
+    step.evaluations.append((row["seq"], True, message_id, position, step.now))
+
+
 def _group_fact(row: Any) -> GroupFact:
     group_id = row["event_receiver_group_id"]
     if row["group_deleted"]:
@@ -204,9 +235,10 @@ async def _load_groups(connection: Connection) -> FoldState:
 async def _load_artifacts(connection: Connection, state: FoldState, facts: list[asyncpg.Record]) -> None:
     """Heads of the artifacts in this batch, and which of their groups (old ones and those defined in this batch) were told complete."""
     events = [row for row in facts if row["kind"] == Kind.EVENT_RECORDED]
-    if not events:
+    evaluations = [row for row in facts if row["kind"] == EVALUATION_REQUESTED]
+    if not events and not evaluations:
         return
-    for row in await connection.fetch(queries["load_heads"], list({row["artifact_id"] for row in events})):
+    for row in await connection.fetch(queries["load_heads"], list({row["artifact_id"] for row in events + evaluations})):
         state.heads[row["artifact_id"], row["event_receiver_id"]] = Head(row["event_id"], row["seq"], row["success"])
     in_batch: dict[str, set[str]] = {}
     for row in facts:
@@ -217,7 +249,7 @@ async def _load_artifacts(connection: Connection, state: FoldState, facts: list[
         for row in events
         for source in (state.groups_of, in_batch)
         for group_id in source.get(row["event_receiver_id"], ())
-    }
+    } | {(row["event_receiver_group_id"], row["artifact_id"]) for row in evaluations}
     if pairs:
         for row in await connection.fetch(queries["load_told"], [pair[0] for pair in pairs], [pair[1] for pair in pairs]):
             state.told.add((row["event_receiver_group_id"], row["artifact_id"]))
@@ -232,6 +264,8 @@ async def _write(connection: Connection, epoch: int, step: _Step, taken: list[in
         await connection.execute(queries["put_group_states"], *_columns(step.states))
     if step.groups:
         await connection.execute(queries["put_sequenced_groups"], list(step.groups), list(step.groups.values()))
+    if step.evaluations:
+        await connection.execute(queries["put_evaluations"], *map(list, zip(*step.evaluations, strict=True)))
     await connection.execute(queries["delete_outbox"], taken)
     await connection.execute(queries["advance_position"], epoch, step.position)
 

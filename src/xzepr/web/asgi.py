@@ -2,12 +2,13 @@
 
 Method, principal, permission, path, query, body, handler, answer: in this order, so that nobody learns by a body's faults what they may not
 do. Whatever is raised on the way becomes a problem answer in middleware.Doorway. Rate limits belong between principal and permission (a caller that
-is refused counts too), idempotency keys between body and handler: both places are marked in _Door.
+is refused counts too): the place is marked in _Door.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from hashlib import sha256
 from typing import Any, Final, NoReturn
 
 import msgspec
@@ -19,9 +20,12 @@ from starlette.routing import Route as StarletteRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from xzepr import ids
+from xzepr import clock, ids
 from xzepr.auth.authenticate import Authenticator
-from xzepr.errors import BodyTooLarge, MethodNotAllowed, NotFound, RequestTimeout, UnsupportedMediaType
+from xzepr.auth.principal import Principal
+from xzepr.errors import BodyTooLarge, InvalidInput, MethodNotAllowed, NotFound, RequestTimeout, UnsupportedMediaType
+from xzepr.idempotency import KEY_MAX_CHARS, Claim, Replayed, find_answer
+from xzepr.page import Created
 from xzepr.settings import Settings
 from xzepr.web.call import Answer, Call, traceparent_of
 from xzepr.web.inputs import decode_body, decode_query
@@ -101,23 +105,32 @@ class _Door:
             _require_json(request)
             raw_body = await self._read_body(request)
             body, tree = decode_body(raw_body, route.body)
-        # Idempotency keys: here.
-        answer = await route.handler(
-            Call(
-                house=self._house,
-                principal=principal,
-                path=path,
-                query=query if route.query is not None else None,
-                body=body,
-                raw_body=raw_body,
-                tree=tree,
-                headers=request.headers,
-                request_id=request.state.request_id,
-                traceparent=traceparent_of(request.headers),
-                request=request,
-            )
+        call = Call(
+            house=self._house,
+            principal=principal,
+            path=path,
+            query=query if route.query is not None else None,
+            body=body,
+            raw_body=raw_body,
+            tree=tree,
+            headers=request.headers,
+            request_id=request.state.request_id,
+            traceparent=traceparent_of(request.headers),
+            request=request,
+            claim=self._claim(route, principal, request, raw_body),
         )
+        answer = await (_once(route, call, call.claim) if call.claim is not None else route.handler(call))
         return answer if isinstance(answer, Response) else _response(route, answer)
+
+    def _claim(self, route: Route, principal: Principal, request: Request, raw_body: bytes) -> Claim | None:
+        """Of an Idempotency-Key on a route that makes something. Raises InvalidInput for one that is too long or not plain text."""
+        key = request.headers.get("idempotency-key")
+        if key is None or not route.idempotent:
+            return None
+        if not (0 < len(key) <= KEY_MAX_CHARS and key.isascii() and key.isprintable()):
+            raise InvalidInput.at("Idempotency-Key", f"must be 1 to {KEY_MAX_CHARS} printable ASCII characters")
+        digest = sha256(raw_body).digest()
+        return Claim(principal.id or "", f"{route.method} {route.path}", key, digest, clock.now(), self._body_timeout_s)
 
     async def _read_body(self, request: Request) -> bytes:
         """Raises BodyTooLarge before more than the limit is held, RequestTimeout when it does not arrive in time."""
@@ -137,6 +150,17 @@ class _Door:
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"a body has at most {self._body_max_bytes} bytes here (security.validation.max_body_size)")
+
+
+async def _once(route: Route, call: Call[Any], claim: Claim) -> Answer | Response:
+    """The first answer again when the key was used; else the act, unless another request with the key is faster."""
+    answer_id = await find_answer(call.house.database, claim)
+    if answer_id is None:
+        try:
+            return await route.handler(call)
+        except Replayed as replayed:
+            answer_id = replayed.answer_id
+    return Answer(Created(answer_id), headers={"Location": f"{route.path}/{answer_id}", "Idempotency-Replayed": "true"})
 
 
 class _NoQuery(msgspec.Struct, frozen=True):

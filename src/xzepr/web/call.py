@@ -9,6 +9,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from xzepr.auth.principal import Principal
+from xzepr.idempotency import Claim
 
 HouseT = TypeVar("HouseT")
 
@@ -23,7 +24,7 @@ class Call(Generic[HouseT]):
     """house: the parts of this process; path: parsed path parameters; query, body: of the route's declared types, None where it has none.
 
     raw_body: the bytes as sent; tree: the whole body decoded to Python objects, for what is checked by value and kept as text.
-    traceparent: only if it is well formed, None otherwise.
+    traceparent: only if it is well formed, None otherwise. claim: of an Idempotency-Key, to be taken in the act's own transaction.
     """
 
     house: HouseT
@@ -37,6 +38,7 @@ class Call(Generic[HouseT]):
     request_id: str
     traceparent: str | None
     request: Request
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True, slots=True)

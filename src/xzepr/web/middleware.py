@@ -199,10 +199,8 @@ def _is_same(origin: str, host: str) -> bool:
 
 
 def _is_address(host: str, local: tuple[str, int | None] | None) -> bool:
-    if local is None or local[1] is None:
-        return False
     address = address_of(host.strip("[]"))
-    return address is not None and address == address_of(local[0])
+    return local is not None and address is not None and address == address_of(local[0])
 
 
 def _bracketed(host: str) -> str:

@@ -1,7 +1,9 @@
 """The OpenAPI 3.1 document, from the routing table: what is enforced is what is described.
 
 Types become JSON Schema 2020-12 components; each operation names its permission in `x-permission` (a list of all that are needed, or
-`public`) and every problem it may answer. HEAD goes with each GET and is not listed. Security schemes come with credentials.
+`public`), the headers it takes and gives, and every problem it may answer with the codes of each status. Each body and answer has an example. HEAD
+goes with each GET and is not listed; neither are OPTIONS and what belongs to no operation (components/responses). Security schemes come with
+credentials.
 """
 
 import re
@@ -14,11 +16,16 @@ import msgspec
 from xzepr import __version__
 from xzepr.errors import (
     BodyTooLarge,
+    Conflict,
     ForeignOrigin,
+    InFlight,
     InvalidId,
     InvalidInput,
     MalformedBody,
+    MethodNotAllowed,
+    NotFound,
     PermissionDenied,
+    PreconditionFailed,
     RequestTimeout,
     Unauthenticated,
     Unavailable,
@@ -26,8 +33,10 @@ from xzepr.errors import (
     UnsupportedMediaType,
     XzeprError,
 )
+from xzepr.idempotency import KEY_MAX_CHARS
 from xzepr.ids import EventId, EventReceiverGroupId, EventReceiverId, MessageId, UserId
 from xzepr.web import problems
+from xzepr.web.examples import example_of
 from xzepr.web.routes import Route
 
 _REF: Final = "#/components/schemas/{name}"
@@ -38,18 +47,65 @@ ULID: Final = {
     "pattern": "^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$",
     "examples": ["01M88Q7AG504QSGMQWKDMNZ1V5"],
 }
+_ABOUT: Final = """Rules for every address:
+
+- `/api/v1` is also served as `/xzepr/api/v1`. A trailing slash equals none. HEAD works where GET does; OPTIONS answers 204 with `Allow`.
+- Another method is 405 (components/responses/MethodNotAllowed), an unknown address 404 (components/responses/NoSuchAddress).
+- Unknown parameters and unknown fields of a body are refused, and so is NUL anywhere; all faults are told at once, each with its JSON pointer.
+- JSON must survive being stored: no duplicate members, no lone surrogates, UTF-8, no number beyond a double's range written with an exponent, no
+  integer of more than 1,000 digits, at most 128 levels. Everything else in a payload or schema comes back as it was sent.
+- `X-Request-ID` (1 to 128 printable ASCII characters without space) is taken and echoed; without one the server makes one. `traceparent` is honoured.
+- What the HTTP parser itself refuses (400, 414, 431, 501, 505) may be plain text; the connection then closes.
+"""
 _TAGS: Final = {
     "events": "Records of acts on artifacts. Never changed.",
+    "artifacts": "What the events are about, and what happened to each.",
     "receivers": "Kinds of acts, each with the JSON Schema of its payloads.",
     "groups": "Receivers that together decide something: release gates, and why they are shut.",
     "stream": "All messages, by position.",
     "service": "The server itself.",
 }
-_HEADERS: Final = {
-    "X-Request-ID": "The request's id: the caller's, or one of ours. Give it when you ask about a failure.",
-    "Location": "Where the new object is.",
-    "WWW-Authenticate": "How to authenticate.",
-    "Retry-After": "Seconds to wait before the next try.",
+# Description, schema, and whether it stands on each answer that names it.
+_HEADERS: Final[dict[str, tuple[str, dict[str, Any], bool]]] = {
+    "X-Request-ID": (
+        "The request's id: the caller's, or one of ours. Give it when you ask about a failure.",
+        {"type": "string", "pattern": "^[!-~]{1,128}$"},
+        True,
+    ),
+    "Location": ("Where the new object is.", {"type": "string", "pattern": "^/"}, True),
+    "ETag": ("The resource_version, for If-Match.", {"type": "string", "pattern": '^"[0-9]+"$'}, True),
+    "Idempotency-Replayed": ("`true`: an earlier request with this Idempotency-Key did it; nothing was done now.", {"const": "true"}, False),
+    "WWW-Authenticate": ("How to authenticate.", {"type": "string"}, True),
+    "Allow": ("The methods that this address takes.", {"type": "string"}, True),
+    "Retry-After": ("Seconds to wait before the next try.", {"type": "string", "pattern": "^[0-9]+$"}, False),
+}
+_IDEMPOTENCY_KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Sent again with the same body within 24 hours, the request does its work once and gets the first answer; with another body: 409.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": KEY_MAX_CHARS, "pattern": "^[ -~]+$"},
+}
+_IF_MATCH: Final = {
+    "name": "If-Match",
+    "in": "header",
+    "required": False,
+    "description": "Only if the resource_version is still one of these, quoted or bare, or `*`; otherwise 412.",
+    "schema": {"type": "string", "pattern": r'^\s*(\*|"?[0-9]{1,9}"?(\s*,\s*"?[0-9]{1,9}"?)*)\s*$'},
+}
+_LAST_EVENT_ID: Final = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "required": False,
+    "description": "The position to go on behind; counts before `after`.",
+    "schema": {"type": "string", "pattern": "^[0-9]{1,19}$"},
+}
+# What the example of a problem tells.
+_FAULTS: Final = {
+    "invalid_input": problems.InputFault("/name", "must not be blank"),
+    "invalid_id": problems.InputFault("id", "is not a ULID"),
+    "malformed_body": problems.InputFault("/payload/a", "stands there twice"),
+    "payload_mismatch": problems.InputFault("/payload/failed", "-1 is less than the minimum of 0"),
 }
 
 
@@ -59,15 +115,18 @@ def build_document(routes: Sequence[Route]) -> dict[str, Any]:
     types: list[Any] = [kind for route in shown for kind in (route.body, route.answer) if kind is not None]
     schemas, components = msgspec.json.schema_components([*types, problems.Problem], ref_template=_REF)
     by_type = dict(zip([*types, problems.Problem], schemas, strict=True))
+    with_etag = {route.path for route in shown if route.conditional}
     paths: dict[str, dict[str, Any]] = {}
     for route in shown:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, by_type)
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, by_type, has_etag=route.path in with_etag)
+    kinds = {kind for route in shown for kind in problems_of(route)} | {NotFound, MethodNotAllowed}
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "XZepr",
             "version": __version__,
             "summary": "Event provenance for the software supply chain",
+            "description": _ABOUT,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
@@ -75,7 +134,9 @@ def build_document(routes: Sequence[Route]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": dict(components),
-            "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.items()},
+            "headers": {name: {"description": text, "required": always, "schema": schema} for name, (text, schema, always) in _HEADERS.items()},
+            "responses": {"NoSuchAddress": _problem_answer(404, [NotFound]), "MethodNotAllowed": _problem_answer(405, [MethodNotAllowed])},
+            "examples": {kind.code: {"value": _problem_example(kind)} for kind in sorted(kinds, key=_by_status)},
         },
     }
 
@@ -90,7 +151,7 @@ def _tag(name: str) -> dict[str, str]:
     return {"name": name, "description": _TAGS[name]} if name in _TAGS else {"name": name}
 
 
-def _operation(route: Route, by_type: dict[Any, Any]) -> dict[str, Any]:
+def _operation(route: Route, by_type: dict[Any, Any], *, has_etag: bool) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": operation_id(route),
         "tags": [route.tag],
@@ -99,26 +160,34 @@ def _operation(route: Route, by_type: dict[Any, Any]) -> dict[str, Any]:
     }
     if route.description:
         operation["description"] = route.description
-    if parameters := [*_path_parameters(route), *_query_parameters(route)]:
+    if parameters := [*_path_parameters(route), *_query_parameters(route), *_header_parameters(route)]:
         operation["parameters"] = parameters
     if route.body is not None:
-        operation["requestBody"] = {
-            "required": True,
-            "content": {"application/json": _content(by_type[route.body], route.example_body)},
-        }
-    operation["responses"] = {str(route.status): _success(route, by_type), **_problem_answers(route)}
+        content = _content(by_type[route.body], route.body, route.example_body)
+        operation["requestBody"] = {"required": True, "content": {"application/json": content}}
+    operation["responses"] = {str(route.status): _success(route, by_type, has_etag=has_etag), **_problem_answers(route)}
     return operation
 
 
-def _content(schema: Any, example: Any) -> dict[str, Any]:
+def _content(schema: Any, kind: Any, own_example: Any) -> dict[str, Any]:
+    """own_example: of the route; None: made from the type."""
+    example = example_of(kind) if own_example is None else own_example
     return {"schema": schema} if example is None else {"schema": schema, "example": example}
 
 
-def _success(route: Route, by_type: dict[Any, Any]) -> dict[str, Any]:
-    names = ["X-Request-ID", *(["Location"] if route.status == 201 else [])]
+def _success(route: Route, by_type: dict[Any, Any], *, has_etag: bool) -> dict[str, Any]:
+    names = ["X-Request-ID"]
+    if route.status == 201:
+        names.append("Location")
+    if has_etag and route.answer is not None:
+        names.append("ETag")
+    if route.idempotent:
+        names.append("Idempotency-Replayed")
     answer: dict[str, Any] = {"description": route.summary, "headers": _headers(names)}
     if route.answer is not None:
-        answer["content"] = {route.media_type: _content(by_type[route.answer], route.example_answer)}
+        answer["content"] = {route.media_type: _content(by_type[route.answer], route.answer, route.example_answer)}
+    if route.has_page:
+        answer["content"]["text/html"] = {"schema": {"type": "string"}}
     return answer
 
 
@@ -128,6 +197,17 @@ def _headers(names: Sequence[str]) -> dict[str, Any]:
 
 def _path_parameters(route: Route) -> list[dict[str, Any]]:
     return [{"name": name, "in": "path", "required": True, "schema": ULID} for name in route.path_params]
+
+
+def _header_parameters(route: Route) -> list[dict[str, Any]]:
+    found = []
+    if route.idempotent:
+        found.append(_IDEMPOTENCY_KEY)
+    if route.conditional:
+        found.append(_IF_MATCH)
+    if route.media_type == "text/event-stream":
+        found.append(_LAST_EVENT_ID)
+    return found
 
 
 def _query_parameters(route: Route) -> list[dict[str, Any]]:
@@ -168,7 +248,19 @@ def problems_of(route: Route) -> list[type[XzeprError]]:
         kinds.add(ForeignOrigin)
     if route.body is not None:
         kinds |= {MalformedBody, BodyTooLarge, RequestTimeout, UnsupportedMediaType}
-    return sorted(kinds, key=lambda kind: (kind.status, kind.code))
+        # Bodies and cursors hold ids as well.
+        kinds.add(InvalidId)
+    if route.query is not None:
+        kinds.add(InvalidId)
+    if route.idempotent:
+        kinds |= {Conflict, InFlight}
+    if route.conditional:
+        kinds.add(PreconditionFailed)
+    return sorted(kinds, key=_by_status)
+
+
+def _by_status(kind: type[XzeprError]) -> tuple[int, str]:
+    return kind.status, kind.code
 
 
 def _problem_answers(route: Route) -> dict[str, Any]:
@@ -179,9 +271,30 @@ def _problem_answers(route: Route) -> dict[str, Any]:
 
 
 def _problem_answer(status: int, kinds: list[type[XzeprError]]) -> dict[str, Any]:
-    special = {401: ["WWW-Authenticate"], 503: ["Retry-After"]}.get(status, [])
+    special = {401: ["WWW-Authenticate"], 405: ["Allow"], 503: ["Retry-After"]}.get(status, [])
+    codes = {"status": {"const": status}, "error": {"enum": [kind.code for kind in kinds]}}
+    schema = {"allOf": [{"$ref": _REF.format(name="Problem")}, {"type": "object", "properties": codes}]}
+    examples = {kind.code: {"$ref": f"#/components/examples/{kind.code}"} for kind in kinds}
     return {
         "description": "\n\n".join(f"`{kind.code}`: {problems.title_of(kind)}." for kind in kinds),
         "headers": _headers(["X-Request-ID", *special]),
-        "content": {problems.MEDIA_TYPE: {"schema": {"$ref": _REF.format(name="Problem")}}},
+        "content": {problems.MEDIA_TYPE: {"schema": schema, "examples": examples}},
     }
+
+
+def _problem_example(kind: type[XzeprError]) -> Any:
+    fault = _FAULTS.get(kind.code)
+    told = f"{fault.pointer}: {fault.message}" if fault else f"{problems.title_of(kind)}."
+    return msgspec.to_builtins(
+        problems.Problem(
+            type=f"{problems.TYPE_BASE}{kind.code}",
+            title=problems.title_of(kind),
+            status=kind.status,
+            detail=told,
+            instance="/api/v1/events",
+            error=kind.code,
+            message=told,
+            request_id="01M88Q7AG504QSGMQWKDMNZ1V8",
+            errors=[fault] if fault else [],
+        )
+    )

@@ -76,7 +76,7 @@ def routes(documented: Sequence[Route]) -> list[Route]:
         return RedirectResponse("/static/icon.svg", 301)
 
     own = [
-        _route("/", show_home, Home, "What is here: a page of links for a browser, JSON for a program", "application/json"),
+        _route("/", show_home, Home, "What is here: a page of links for a browser, JSON for a program", "application/json", has_page=True),
         _route("/openapi.json", show_document, dict, "This document", "application/json"),
         _route("/docs", show_api_page, str, "API pages", "text/html"),
         _route("/docs/problems", show_problem_page, str, "What each problem code means", "text/html"),
@@ -107,7 +107,7 @@ def _quality(parameters: Sequence[str]) -> float:
     return 1.0
 
 
-def _route(path: str, handler: Any, answer: Any, summary: str, media_type: str, *, in_document: bool = True) -> Route:
+def _route(path: str, handler: Any, answer: Any, summary: str, media_type: str, *, in_document: bool = True, has_page: bool = False) -> Route:
     return Route(
         method="GET",
         path=path,
@@ -118,6 +118,7 @@ def _route(path: str, handler: Any, answer: Any, summary: str, media_type: str, 
         tag="service",
         summary=summary,
         in_document=in_document,
+        has_page=has_page,
     )
 
 

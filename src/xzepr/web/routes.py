@@ -43,6 +43,12 @@ class Route:
     example_body: Any = None
     example_answer: Any = None
     in_document: bool = True
+    # A browser gets a page from the same address.
+    has_page: bool = False
+    # Takes an Idempotency-Key; its answer is the id of what was made.
+    idempotent: bool = False
+    # Takes If-Match, and answers with an ETag where it has a body.
+    conditional: bool = False
 
     @property
     def permissions(self) -> tuple[Permission, ...]:

@@ -1,0 +1,30 @@
+-- Artifacts: read off the events; there is no table of them.
+
+-- name: search_artifacts
+-- Most recently touched first: events from the newest on, of each artifact only its newest one, by heads and queue. The inner part walks
+-- one index and looks at no more than $2 rows. artifacts/read.py puts the conditions in, with their parameters before these two.
+select e.id, e.name, e.version, e.release, e.platform_id, e.package
+from (select w.* from events w where true /* walk */ order by w.id desc limit $2) e
+where true /* filters */
+    and not exists (select from gate_heads h where h.artifact_id = e.artifact_id and h.seq > e.seq)
+    and not exists (select from outbox o where o.artifact_id = e.artifact_id and o.seq > e.seq and o.kind = 'event.recorded')
+order by e.id desc
+limit $1
+
+-- name: search_artifacts_stop
+-- Where the walk stopped because of its bound; no row when it came to the end by itself.
+select w.id from events w where true /* walk */ order by w.id desc offset $1 limit 1
+
+-- name: timeline
+-- All five fields are compared, too: sixteen bytes of a hash choose, they do not decide.
+select
+    e.id, e.seq, e.name, e.version, e.release, e.platform_id, e.package, e.description, e.payload, e.success,
+    e.event_receiver_id, e.event_receiver_version, e.owner_id, e.created_at,
+    v.name as event_receiver_name, v.type as event_receiver_type
+from events e
+join event_receiver_versions v
+    on v.event_receiver_id = e.event_receiver_id and v.resource_version = e.event_receiver_version
+where e.artifact_id = $1 and e.name = $2 and e.version = $3 and e.release = $4 and e.platform_id = $5 and e.package = $6
+    and ($7::bigint is null or e.seq > $7)
+order by e.seq
+limit $8
