@@ -7,7 +7,7 @@ STAMP := $(VENV)/.setup
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test unit lint types drill format reference lock wheel clean
+.PHONY: help setup run demo test unit lint drill fuzz format reference lock wheel clean
 
 help: ## What can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -16,12 +16,12 @@ setup: $(STAMP) ## Everything into .venv; the command is then .venv/bin/xzepr
 
 # The lock holds every version and hash; the project itself is installed for editing, which also fetches the browser files. npm comes from
 # PATH, else from a wheel.
-$(STAMP): requirements/dev.lock requirements/node.lock pyproject.toml hatch_build.py browser/package-lock.json
+$(STAMP): requirements/dev.lock requirements/node.lock pyproject.toml client/pyproject.toml hatch_build.py browser/package-lock.json
 	@$(PYTHON) -c 'import sys; sys.exit("XZepr needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
 	command -v npm >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/node.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable client --editable .
 	touch $(STAMP)
 
 # Until there are credentials, callers on this machine may do everything; XZepr says so in one line. Your own XZEPR__ variables count.
@@ -29,12 +29,13 @@ run: export XZEPR__AUTH__ANONYMOUS_ROLES ?= admin
 run: setup ## Set up, then serve; Ctrl-C drains and stops
 	@exec $(BIN)/xzepr serve
 
-demo: setup ## A release pipeline on the running server (XZEPR_URL, default http://127.0.0.1:8042)
+demo: setup ## A year of releases on the running server (XZEPR_URL, default http://127.0.0.1:8042)
 	@$(BIN)/python demo/pipeline.py
 
 test: setup lint ## All checks and all tests; a fifth of the long trials
 	@.ci/prepare
-	$(PYTEST) tests
+	$(PYTEST) tests/unit tests/docs tests/integration -n 2 --dist loadfile
+	$(PYTEST) tests/faults
 
 unit: setup ## The tests that need no server
 	$(PYTEST) tests/unit
@@ -48,6 +49,9 @@ lint: setup ## Style, types, import contracts
 drill: setup ## All rounds of the long trials; SEED= repeats one
 	XZEPR_ROUNDS=all $(PYTEST) tests/faults tests/integration/test_decisions.py tests/integration/test_status.py tests/integration/test_stream.py --timeout=3600 -s
 
+fuzz: setup ## 20,000 requests against the OpenAPI document
+	XZEPR_FUZZ_REQUESTS=20000 $(PYTEST) tests/integration/test_openapi_fuzz.py --timeout=3600 -s
+
 format: setup ## Put the code in order
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -55,15 +59,18 @@ format: setup ## Put the code in order
 reference: setup ## Write the generated pages and samples anew
 	$(BIN)/python -m xzepr.settings.sample yaml > config/default.yaml
 	$(BIN)/python -m xzepr.settings.sample page > docs/reference/configuration.md
+	$(BIN)/xzepr openapi > docs/reference/openapi.json
+	$(BIN)/python -m xzepr.web.reference > docs/reference/api.md
+	$(BIN)/python -m xzepr.cli.reference > docs/reference/cli.md
 
 lock: setup ## Resolve dependencies anew
-	$(BIN)/uv pip compile pyproject.toml --extra embedded --group dev $(LOCK_OPTIONS) -o requirements/dev.lock
+	$(BIN)/uv pip compile pyproject.toml client/pyproject.toml --extra embedded --group dev --no-emit-package xzepr-client $(LOCK_OPTIONS) -o requirements/dev.lock
 	$(BIN)/uv pip compile --group node $(LOCK_OPTIONS) -o requirements/node.lock
 
 LOCK_OPTIONS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet
 
-wheel: setup ## Build the wheel into dist/
-	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+wheel: setup ## Build both wheels into dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist ./client .
 
 clean: ## Remove what was made here (never the state directory)
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache src/xzepr/web/static/vendor browser/node_modules

@@ -1,19 +1,28 @@
-"""A release pipeline as a company runs it, on a running server: `make demo`.
+"""A year of releases as a company has them, on a running server: `make demo`.
 
-Five receivers with schemas in the shape of CDEvents (build, scan, test, sign, deploy), a release group of the first four, three services with
-several versions. One version fails its scan, is repaired and released; one is never signed. At the end: one artifact's events, and why one named
-artifact may not move on. XZEPR_URL: the server, by default http://127.0.0.1:8042. Every run makes receivers and a group of its own, so it can be
-run again.
+Five services with forty versions each go through a pipeline: build, scan, test, sign, deploy to staging, approve. Two groups decide: *release* (the
+first four) and *production* (all six). Some versions fail a step; most are repaired, some are given up, one is never signed. About a thousand
+events in all. At the end the story is told: what happened to one artifact, why another may not be released, and what a pipeline gets as exit codes.
+XZEPR_URL: the server, by default http://127.0.0.1:8042. The same seed makes the same year; each run makes receivers and groups of its own, so it
+can be run again.
 """
 
 import os
+import random
+import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx2
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+SEED = 2026
+VERSIONS = 40
+SERVICES = ("checkout", "catalog", "mailer", "search", "billing")
 
 CONTEXT = {
     "type": "object",
@@ -50,7 +59,7 @@ def cdevent_schema(content: dict[str, Any], required: list[str]) -> dict[str, An
 
 DIGEST = {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}
 COUNT = {"type": "integer", "minimum": 0}
-# Name: type of the receiver, schema of its payloads.
+# Name: type of the receiver, schema of its payloads. The types are those of CDEvents where it has one.
 ACTS: dict[str, tuple[str, dict[str, Any]]] = {
     "build": ("dev.cdevents.artifact.packaged", cdevent_schema({"digest": DIGEST, "commit": {"type": "string"}}, ["digest"])),
     "scan": (
@@ -59,17 +68,22 @@ ACTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "test": ("dev.cdevents.testsuiterun.finished", cdevent_schema({"passed": COUNT, "failed": COUNT}, ["passed", "failed"])),
     "sign": ("dev.cdevents.artifact.signed", cdevent_schema({"signature": {"type": "string"}, "key": {"type": "string"}}, ["signature"])),
-    "deploy": ("dev.cdevents.service.deployed", cdevent_schema({"environment": {"enum": ["staging", "production"]}}, ["environment"])),
+    "stage": ("dev.cdevents.service.deployed", cdevent_schema({"environment": {"enum": ["staging", "production"]}}, ["environment"])),
+    "approve": ("dev.cdevents.change.reviewed", cdevent_schema({"by": {"type": "string", "minLength": 1}}, ["by"])),
 }
-GATES = ["build", "scan", "test", "sign"]
+GROUPS = {"release": ["build", "scan", "test", "sign"], "production": ["build", "scan", "test", "sign", "stage", "approve"]}
 CONTENT: dict[str, dict[str, Any]] = {
     "build": {"digest": "sha256:" + "9f" * 32, "commit": "4e1243b"},
     "scan": {"scanner": "trivy", "critical": 0, "high": 1},
     "test": {"passed": 812, "failed": 0},
     "sign": {"signature": "MEUCIQDk", "key": "release-2026"},
-    "deploy": {"environment": "production"},
+    "stage": {"environment": "staging"},
+    "approve": {"by": "charlie"},
 }
-SERVICES = {"checkout": ["1.0.0", "1.1.0", "1.2.0"], "catalog": ["2.3.0", "2.4.0"], "mailer": ["0.9.0", "0.9.1"]}
+# What a failed step says.
+FAILED: dict[str, dict[str, Any]] = {"scan": {"critical": 2}, "test": {"passed": 810, "failed": 2}}
+# The artifacts that the story is about: one repaired and in production, one never signed.
+REPAIRED, UNSIGNED = ("checkout", "1.17.0"), ("mailer", "1.39.0")
 
 
 class Pipeline:
@@ -77,17 +91,27 @@ class Pipeline:
 
     def __init__(self, http: httpx2.Client) -> None:
         self.http = http
+        self.posted = 0
         self.receivers = {
             name: self._created("receivers", {"name": name, "type": kind, "version": "1.0.0", "schema": schema})
             for name, (kind, schema) in ACTS.items()
         }
-        gates = [self.receivers[name] for name in GATES]
-        self.group = self._created(
-            "groups", {"name": "release", "type": "com.example.release.approved", "version": "1.0.0", "event_receiver_ids": gates}
-        )
+        self.groups = {
+            name: self._created(
+                "groups",
+                {
+                    "name": name,
+                    "type": f"com.example.{name}.approved",
+                    "version": "1.0.0",
+                    "event_receiver_ids": [self.receivers[act] for act in acts],
+                },
+            )
+            for name, acts in GROUPS.items()
+        }
 
-    def act(self, name: str, service: str, version: str, *, success: bool = True, **content: Any) -> str:
-        """Post one event; its id."""
+    def act(self, name: str, service: str, version: str, *, success: bool = True) -> None:
+        """Post one event."""
+        content = CONTENT[name] if success else {**CONTENT[name], **FAILED.get(name, {})}
         payload = {
             "context": {
                 "version": "0.4.1",
@@ -96,22 +120,22 @@ class Pipeline:
                 "type": f"{ACTS[name][0]}.0.2.0",
                 "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },
-            "subject": {"id": f"pkg:oci/{service}@{version}", "content": {**CONTENT[name], **content}},
+            "subject": {"id": f"pkg:oci/{service}@{version}", "content": content},
         }
-        body = {**artifact(service, version), "payload": payload, "success": success, "event_receiver_id": self.receivers[name]}
-        return self._created("events", body)
+        self._created("events", {**artifact(service, version), "payload": payload, "success": success, "event_receiver_id": self.receivers[name]})
+        self.posted += 1
 
-    def status(self, service: str, version: str) -> dict[str, Any]:
-        """What the release group says of one artifact."""
-        return dict(self.get(f"groups/{self.group}/status", artifact(service, version)))
+    def status(self, group: str, service: str, version: str) -> dict[str, Any]:
+        """What a group says of one artifact."""
+        return dict(self.get(f"groups/{self.groups[group]}/status", artifact(service, version)))
 
     def get(self, path: str, params: dict[str, Any]) -> Any:
-        answer = self.http.get(f"/api/v1/{path}", params=params)
+        answer = self.http.get(f"/xzepr/api/v1/{path}", params=params)
         answer.raise_for_status()
         return answer.json()
 
     def _created(self, what: str, body: dict[str, Any]) -> str:
-        answer = self.http.post(f"/api/v1/{what}", json=body)
+        answer = self.http.post(f"/xzepr/api/v1/{what}", json=body)
         if answer.status_code != 201:
             raise SystemExit(f"POST {what}: {answer.status_code} {answer.text}")
         return str(answer.json()["data"])
@@ -121,52 +145,86 @@ def artifact(service: str, version: str) -> dict[str, str]:
     return {"name": service, "version": version, "release": "2026.11", "platform_id": "x86-64-oci-linux", "package": "oci"}
 
 
-def run(pipeline: Pipeline, console: Console) -> None:
-    """Everything that happens, and what comes of it."""
-    posted = 0
-    for service, versions in SERVICES.items():
-        for version in versions:
-            steps = ["build", "scan", "test", "sign"]
-            if (service, version) == ("mailer", "0.9.1"):
-                steps.remove("sign")
-            for name in steps:
-                bad = (service, version, name) == ("checkout", "1.2.0", "scan")
-                pipeline.act(name, service, version, success=not bad, **({"critical": 2} if bad else {}))
-                posted += 1
-            released = pipeline.status(service, version)["complete"]
-            if released:
-                pipeline.act("deploy", service, version)
-                posted += 1
-            console.print(f"  {service} {version}: {'[green]released[/]' if released else '[red]held back[/]'}")
-    console.print(f"\n[bold]checkout 1.2.0[/] is held back: {pipeline.status('checkout', '1.2.0')['summary']}")
-    console.print("its image is repaired, and scanned again …")
-    pipeline.act("scan", "checkout", "1.2.0", high=0)
-    console.print(f"  {pipeline.status('checkout', '1.2.0')['summary']}")
-    pipeline.act("deploy", "checkout", "1.2.0")
-    console.print(f"{posted + 2} events were posted.\n")
-    _show_events(pipeline, console)
-    console.print(f"\n[bold]Why is mailer 0.9.1 not released?[/]\n  {pipeline.status('mailer', '0.9.1')['summary']}")
+def live_through(pipeline: Pipeline, service: str, version: str, chance: random.Random) -> str:
+    """All that happens to one version; what became of it."""
+    outcome = ""
+    for name in GROUPS["release"]:
+        if (service, version, name) == (*UNSIGNED, "sign"):
+            return "never signed"
+        fails = name in FAILED and ((service, version, name) == (*REPAIRED, "scan") or chance.random() < 0.08)
+        pipeline.act(name, service, version, success=not fails)
+        if fails and (service, version) != REPAIRED and chance.random() < 0.25:
+            return "given up"
+        if fails:
+            pipeline.act(name, service, version)
+            outcome = "repaired, "
+    if (service, version) != REPAIRED and chance.random() < 0.4:
+        return f"{outcome}released"
+    pipeline.act("stage", service, version)
+    pipeline.act("approve", service, version)
+    return f"{outcome}in production"
 
 
-def _show_events(pipeline: Pipeline, console: Console) -> None:
-    names = {receiver_id: name for name, receiver_id in pipeline.receivers.items()}
-    mine = [event for event in pipeline.get("events", {**artifact("checkout", "1.2.0"), "limit": 100})["data"] if event["event_receiver_id"] in names]
-    table = Table(title="What happened to checkout 1.2.0")
+def live_a_year(pipeline: Pipeline, console: Console) -> dict[str, int]:
+    """Every service, every version; how many met which end."""
+    chance, ends = random.Random(SEED), dict[str, int]()
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        for service in SERVICES:
+            bar = progress.add_task(service, total=VERSIONS)
+            for number in range(VERSIONS):
+                end = live_through(pipeline, service, f"1.{number}.0", chance)
+                ends[end] = ends.get(end, 0) + 1
+                progress.advance(bar)
+    return ends
+
+
+def tell(pipeline: Pipeline, console: Console) -> None:
+    """The story: a timeline, a reason, exit codes."""
+    service, version = REPAIRED
+    timeline = pipeline.get("artifacts/timeline", artifact(service, version))
+    mine = set(pipeline.receivers.values())
+    table = Table(title=f"What happened to {service} {version}")
     for column in ("when", "act", "outcome", "event"):
         table.add_column(column)
-    for event in reversed(mine):
-        outcome = "[green]success[/]" if event["success"] else "[red]failure[/]"
-        table.add_row(event["created_at"][:19].replace("T", " "), names[event["event_receiver_id"]], outcome, event["id"])
+    for event in timeline["events"]:
+        if event["event_receiver_id"] in mine:
+            outcome = "[green]success[/]" if event["success"] else "[red]failure[/]"
+            table.add_row(event["created_at"][:19].replace("T", " "), event["event_receiver_name"], outcome, event["id"])
     console.print(table)
+    console.print(f"  {pipeline.status('production', service, version)['summary']}", soft_wrap=True)
+    service, version = UNSIGNED
+    console.print(f"\n[bold]Why is {service} {version} not released?[/]")
+    console.print(f"  {pipeline.status('release', service, version)['summary']}\n", soft_wrap=True)
+    console.print("[bold]What a pipeline gets[/] from `xzepr group status … --assert`:")
+    for service, version in (REPAIRED, UNSIGNED):
+        console.print(f"  {service} {version}: exit code {exit_code(pipeline.groups['release'], service, version, str(pipeline.http.base_url))}")
+
+
+def exit_code(group_id: str, service: str, version: str, url: str) -> int:
+    """Of the command line, asked as a pipeline asks it."""
+    command = [str(Path(sys.executable).with_name("xzepr")), "group", "status", group_id, "--assert"]
+    for field, value in artifact(service, version).items():
+        command += [f"--{field.replace('_', '-')}", value]
+    return subprocess.run(command, env={**os.environ, "XZEPR_URL": url}, capture_output=True, check=False).returncode
 
 
 def main() -> int:
+    """Exit code: 1 when nothing answers."""
     url = os.environ.get("XZEPR_URL", "http://127.0.0.1:8042")
     console = Console()
-    console.print(f"A release pipeline on {url}\n")
+    console.print(f"A year of releases on {url}\n")
+    started_s = time.monotonic()
     try:
         with httpx2.Client(base_url=url, timeout=30) as http:
-            run(Pipeline(http), console)
+            pipeline = Pipeline(http)
+            ends = live_a_year(pipeline, console)
+            took_s = time.monotonic() - started_s
+            console.print(
+                f"\n{pipeline.posted} events in {took_s:.1f} s: " + ", ".join(f"{count} {end}" for end, count in sorted(ends.items())) + "\n",
+                soft_wrap=True,
+            )
+            tell(pipeline, console)
     except httpx2.ConnectError:
         console.print(f"[red]Nothing answers at {url}.[/] Start the server with `make run` in another terminal, or set XZEPR_URL.")
         return 1

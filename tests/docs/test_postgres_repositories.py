@@ -17,7 +17,9 @@ _PARTITION = re.compile(r"_(default|\d{4}_\d{2}|\d{6})$")
 
 async def test_every_table_has_its_line_and_every_line_its_table(database_url: str) -> None:
     connection = await asyncpg.connect(database_url)
-    names = await connection.fetch("select c.relname::text as name from pg_class c where c.relkind in ('r', 'p') and c.relnamespace = 'public'::regnamespace")
+    names = await connection.fetch(
+        "select c.relname::text as name from pg_class c where c.relkind in ('r', 'p') and c.relnamespace = 'public'::regnamespace"
+    )
     await connection.close()
     there = {row["name"] for row in names if not _PARTITION.search(row["name"])}
     tables = PAGE.partition("## The tables")[2].partition("###")[0]
@@ -37,10 +39,9 @@ async def test_the_statements_for_looking_run(database_url: str) -> None:
 def carry_out(copy: Path) -> list[str]:
     """Every file of the page, made or continued in the copy; the paths. New migrations get the next numbers."""
     done = []
-    for path, how, text in _FILE.findall(PAGE):
-        if "NNNN" in path:
-            numbers = [int(file.name[:4]) for file in (copy / path).parent.glob("[0-9]*.sql")]
-            path = path.replace("NNNN", f"{max(numbers) + 1:04}")
+    for pattern, how, text in _FILE.findall(PAGE):
+        numbers = [int(file.name[:4]) for file in (copy / pattern).parent.glob("[0-9]*.sql")]
+        path = pattern.replace("NNNN", f"{max(numbers, default=0) + 1:04}")
         file = copy / path
         if how == "a new file":
             assert not file.exists(), f"{path} is there already"
@@ -62,7 +63,7 @@ def test_the_example_works_word_for_word(tmp_path: Path) -> None:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("XZEPR", "TEST_POSTGRES", "PYTEST"))}
     environ = {**inherited, "PYTHONPATH": str(tmp_path / "src")}
     tests = ["tests/integration/test_failing.py", "tests/integration/test_migrations.py"]
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert re.search(r"\b\d{2,} passed", done.stdout), done.stdout[-2000:]

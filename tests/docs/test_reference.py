@@ -39,7 +39,7 @@ def test_a_reference_page_is_the_one_that_the_code_writes(page: Path, writer: ob
 def section(page: Path, heading: str) -> str:
     """From a heading to the next of the same level or above."""
     level = heading.partition(" ")[0]
-    before, found, after = page.read_text("utf-8").partition(f"\n{heading}\n")
+    _, found, after = page.read_text("utf-8").partition(f"\n{heading}\n")
     assert found, f"{page.name} has no heading {heading!r}"
     return re.split(rf"^#{{1,{len(level)}}} ", after, maxsplit=1, flags=re.MULTILINE)[0]
 
@@ -82,7 +82,7 @@ def test_every_command_is_described_with_its_arguments_and_flags(path: str, comm
     for option in options:
         assert all(f"`{name}`" in text for name in [*option.opts, *option.secondary_opts])
     with click.Context(command, info_name=path) as context:
-        assert all(f"| `{argument.make_metavar(context)}` |" in text for argument in arguments)
+        assert all(f"| `{cli_reference.cell(argument.make_metavar(context))}` |" in text for argument in arguments)
     assert command.help, f"{path} has no help"
     assert all(option.help for option in options), f"{path}: an option without help"
 

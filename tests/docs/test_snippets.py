@@ -8,7 +8,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import count
+from functools import cache
+from itertools import count, pairwise
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -27,6 +28,7 @@ LANGUAGES = {"sh", "text", "json", "http", "yaml", "groovy", "sql", "python"}
 _PARSER = MarkdownIt("commonmark").enable("table")
 
 
+@cache
 def tokens(page: Path) -> list[Token]:
     return _PARSER.parse(page.read_text("utf-8"))
 
@@ -73,11 +75,12 @@ def targets(page: Path) -> Iterator[str]:
                     yield str(target)
 
 
+@cache
 def anchors(page: Path) -> set[str]:
     """As the usual hosts of repositories make them: lower case, blanks to hyphens, a number behind one that is there already."""
     found: set[str] = set()
     parsed = tokens(page)
-    for opening, inline in zip(parsed, parsed[1:], strict=False):
+    for opening, inline in pairwise(parsed):
         if opening.type == "heading_open":
             text = "".join(child.content for child in inline.children or () if child.type in ("text", "code_inline"))
             slug = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")

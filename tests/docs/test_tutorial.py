@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 from support.installation import Installation
@@ -39,15 +40,19 @@ def test_the_tutorial_works_word_for_word(shared_installation: Installation) -> 
     assert messages[-1]["first"] is True
 
 
-def test_the_demo_runs_and_explains(shared_installation: Installation) -> None:
+def test_the_demo_lives_a_year_and_explains(shared_installation: Installation) -> None:
     demo = Path(__file__).parents[2] / "demo" / "pipeline.py"
     environ = {**os.environ, "XZEPR_URL": shared_installation.url, "COLUMNS": "200"}
-    import sys
-
     done = subprocess.run([sys.executable, str(demo)], env=environ, capture_output=True, text=True, timeout=120, check=True)
-    assert "mailer 0.9.1: held back" in done.stdout
-    assert "checkout 1.1.0: released" in done.stdout
-    assert re.search(r"Why is mailer 0\.9\.1 not released\?\s+mailer 0\.9\.1 .*may not move on to release.*sign", done.stdout)
+    figures = re.search(r"(\d+) events in ([\d.]+) s", done.stdout)
+    assert figures is not None
+    assert 900 <= int(figures[1]) <= 1100
+    assert float(figures[2]) < 30
+    assert re.search(r"What happened to checkout 1\.17\.0", done.stdout)
+    assert re.search(r"scan\s+│ failure", done.stdout)
+    assert re.search(r"Why is mailer 1\.39\.0 not released\?\s+mailer 1\.39\.0 .*may not move on to release.*sign", done.stdout)
+    assert "checkout 1.17.0: exit code 0" in done.stdout
+    assert "mailer 1.39.0: exit code 3" in done.stdout
     absent = subprocess.run(
         [sys.executable, str(demo)], env={**environ, "XZEPR_URL": "http://127.0.0.1:1"}, capture_output=True, text=True, check=False
     )

@@ -7,6 +7,7 @@ import time
 
 import httpx2
 import pytest
+
 from support.cast import event, make_receiver
 from support.installation import Installation
 from support.rounds import rounds, seeded
@@ -29,7 +30,7 @@ def test_a_retry_across_a_kill_of_the_server_gives_one_event(database_url: str) 
         poster = threading.Thread(target=_post, args=(running.url, receiver, key, number, first))
         poster.start()
         # From "not even connected" to "answered long ago".
-        time.sleep(chance.uniform(0, 0.02))
+        time.sleep(chance.uniform(0, 0.15))
         running.kill()
         poster.join()
         answered_before_the_kill += len(first)

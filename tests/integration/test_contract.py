@@ -11,11 +11,12 @@ from typing import Any
 import asyncpg
 import httpx2
 import pytest
+from test_rest import problem
+
 from support.cast import artifact_of, created, event, make_group, make_receiver, post_event
 from support.installation import Installation
 from support.model import replay
 from support.stream import read_all
-from test_rest import problem
 
 
 def sql(running: Installation, statement: str, *values: Any) -> Any:
@@ -157,21 +158,21 @@ def test_many_at_once_with_one_key_make_one_event(shared_installation: Installat
 async def test_a_request_whose_first_is_still_at_work_waits_and_is_told(first_server: str, database_url: str) -> None:
     from support.installation import installation
 
-    with installation(XZEPR__DATABASE__URL=database_url, XZEPR__SERVER__WORKERS="1", XZEPR__SERVER__REQUEST_TIMEOUT_SECONDS="1") as running:
-        with httpx2.Client(base_url=running.url, timeout=30) as http:
-            receiver = make_receiver(http)
-            holder = await asyncpg.connect(database_url)
-            transaction = holder.transaction()
-            await transaction.start()
-            await holder.execute(
-                "insert into idempotency_keys (principal_id, route, key, body_sha256, answer_id, created_at) values ('', 'POST /api/v1/events', 'held', $1, 'X', now())",
-                bytes(32),
-            )
-            held = http.post("/api/v1/events", json=event(receiver), headers={"Idempotency-Key": "held"})
-            problem(held, 409, "in_flight")
-            await transaction.rollback()
-            await holder.close()
-            assert http.post("/api/v1/events", json=event(receiver), headers={"Idempotency-Key": "held"}).status_code == 201
+    environ = {"XZEPR__DATABASE__URL": database_url, "XZEPR__SERVER__WORKERS": "1", "XZEPR__SERVER__REQUEST_TIMEOUT_SECONDS": "1"}
+    with installation(**environ) as running, httpx2.Client(base_url=running.url, timeout=30) as http:
+        receiver = make_receiver(http)
+        holder = await asyncpg.connect(database_url)
+        transaction = holder.transaction()
+        await transaction.start()
+        await holder.execute(
+            "insert into idempotency_keys (principal_id, route, key, body_sha256, answer_id, created_at) values ('', 'POST /api/v1/events', 'held', $1, 'X', now())",
+            bytes(32),
+        )
+        held = http.post("/api/v1/events", json=event(receiver), headers={"Idempotency-Key": "held"})
+        problem(held, 409, "in_flight")
+        await transaction.rollback()
+        await holder.close()
+        assert http.post("/api/v1/events", json=event(receiver), headers={"Idempotency-Key": "held"}).status_code == 201
 
 
 def test_artifacts_are_listed_by_their_newest_event(http: httpx2.Client) -> None:

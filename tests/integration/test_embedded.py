@@ -505,10 +505,12 @@ async def test_variables_meant_for_other_servers_change_nothing(place: Place, wh
         "PGUSER": "eve",
         "LC_ALL": "xx_YY.UTF-8",
         "PGTZ": "no/where",
+        "PGSSLMODE": "verify-full",
+        "PGSSLROOTCERT": "/nowhere",
     }
     url = place.hold(who, place.state_dir(who), None, **elsewhere).up()["up"]
-    for name, value in {"PGPORT": "6543", "PGSSLMODE": "verify-full", "PGSSLROOTCERT": "/nowhere"}.items():
-        monkeypatch.setenv(name, value)
+    for name in ("PGPORT", "PGSSLMODE", "PGSSLROOTCERT"):
+        monkeypatch.setenv(name, elsewhere[name])
     assert await ask(url, "select 1") == 1
 
 

@@ -60,10 +60,12 @@ class Installation:
                 for line in self.lines[after:]:
                     if match := re.search(pattern, line):
                         return match
-                if self.process.poll() is not None and not self._heard.wait(0.2):
-                    raise AssertionError(f"it ended with {self.process.returncode} before {pattern!r}:\n" + "\n".join(self.lines[-40:]))
-                if not self._heard.wait(max(deadline - time.monotonic(), 0)) and time.monotonic() >= deadline:
-                    raise AssertionError(f"{pattern!r} was not printed within {seconds} s:\n" + "\n".join(self.lines[-40:]))
+                ended = self.process.poll() is not None and not self._listener.is_alive()
+                if ended or time.monotonic() >= deadline:
+                    why = f"it ended with {self.process.returncode} before" if ended else f"within {seconds} s there was no"
+                    raise AssertionError(f"{why} {pattern!r}:\n" + "\n".join(self.lines[-40:]))
+                # In slices: the end of the process wakes nobody.
+                self._heard.wait(0.1)
 
     def ready(self, seconds: float = READY_S) -> "Installation":
         self.url = self.wait_for(r"listens on (http://\S+)", seconds)[1]

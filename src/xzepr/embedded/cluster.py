@@ -65,7 +65,8 @@ class Cluster:
 
     def _url(self, role: str, database: str) -> str:
         password = quote(self._password_file(role).read_text("utf-8"), safe="")
-        return f"postgresql://{role}:{password}@/{database}?host={quote(str(self.sockets), safe='/')}&port={PORT}"
+        # Stated in full, or PGPORT and PGSSLMODE, which the user set for another server, would count; a socket knows no TLS.
+        return f"postgresql://{role}:{password}@/{database}?host={quote(str(self.sockets), safe='/')}&port={PORT}&sslmode=disable"
 
     def _password_file(self, role: str) -> Path:
         return self.state_dir / f"postgres-{'superuser' if role == _SUPERUSER else role}.password"

@@ -113,6 +113,7 @@ async def database_of(settings: Settings) -> AsyncIterator[Settings]:
     embedded = EmbeddedPostgres(state_dir, bindir=Path(bindir) if bindir else None)
     url = await embedded.start()
     watch = asyncio.create_task(embedded.watch(), name="embedded-watch")
+    watch.add_done_callback(_report_end)
     try:
         yield msgspec.structs.replace(settings, database=msgspec.structs.replace(settings.database, url=url))
     finally:
@@ -120,6 +121,12 @@ async def database_of(settings: Settings) -> AsyncIterator[Settings]:
         with contextlib.suppress(asyncio.CancelledError):
             await watch
         await embedded.stop()
+
+
+def _report_end(watch: asyncio.Task[None]) -> None:
+    """watch() ends by being cancelled and by nothing else: another end is a fault of ours, and nobody watches the server any more."""
+    if not watch.cancelled():
+        log.error("embedded.watch_ended", error=repr(watch.exception()))
 
 
 async def prepare_database(settings: Settings, *, with_migrations: bool) -> None:

@@ -27,7 +27,6 @@ _SAMPLES: Final[dict[str | tuple[str, str], Any]] = {
     "schema": {"type": "object", "required": ["passed", "failed"]},
     "fingerprint": "c4a1f1f4f2d7a7d9c7a9a4a35b1d5ad0f3f5d0a3b6f5bb1e6f6b3b5f2b0e6a11",
     "id": _ID,
-    "data": _ID,
     "event_id": _ID,
     "event_receiver_id": _ID,
     "event_receiver_ids": [_ID],
@@ -62,6 +61,7 @@ _SAMPLES: Final[dict[str | tuple[str, str], Any]] = {
     "dialect": "xzepr",
     "href": "/docs",
     "title": "API pages",
+    ("Created", "data"): _ID,
     ("Home", "service"): "xzepr",
     ("Data", "event_receivers"): None,
     ("Data", "event_receiver_groups"): None,
@@ -109,7 +109,7 @@ def _value(kind: inspect.Type) -> Any:
         case inspect.Metadata():
             return _value(kind.type)
         case inspect.UnionType():
-            return _value(next(each for each in kind.types if not isinstance(each, inspect.NoneType | inspect.UnsetType)))
+            return _value(next(each for each in kind.types if not isinstance(each, inspect.NoneType)))
         case inspect.StructType():
             return _struct(kind)
         case inspect.ListType():

@@ -36,7 +36,8 @@ texts.
 
 **Lists** are `{{"data": […], "pagination": {{"limit", "next", "has_more"}}}}`, newest first, at most `limit` (1 to 1000, default 50) at a time. While
 `has_more` is true, ask again with `after=` the value of `next`. A page may be short, even empty, while `has_more` is true: one request looks at a
-bounded number of rows. Filters compare exactly; several all have to match; `from` is inclusive, `to` exclusive, both on `created_at`.
+bounded number of rows. Receivers and groups also take `offset`, and then tell `offset` and `total`. Filters compare exactly; several all have to
+match; `from` is inclusive, `to` exclusive, both on `created_at`.
 
 **Changing.** Receivers and groups carry a `resource_version`, which is also their `ETag`. Send it as `If-Match` with a change, and the change is
 refused with 412 when somebody else was faster. Events never change.
@@ -89,6 +90,7 @@ ADVICE: Final = {
     "not_found": "Check the id; what was deleted is not found either.",
     "method_not_allowed": "Use a method that `Allow` names.",
     "request_timeout": "Send the body faster, or raise `server.request_timeout_seconds`.",
+    "in_flight": "Ask again in a while with the same key: the first request then has its answer.",
     "conflict": "Read the object again; `detail` says what it conflicts with.",
     "position_expired": "Begin again at `oldest`; what lies before it is gone.",
     "precondition_failed": "Read the object again, apply your change to it, and send its new `ETag`.",
