@@ -34,7 +34,8 @@ demo: setup ## A year of releases on the running server (XZEPR_URL, default http
 
 test: setup lint ## All checks and all tests; a fifth of the long trials
 	@.ci/prepare
-	$(PYTEST) tests/unit tests/docs tests/integration -n 2 --dist loadfile
+	$(PYTEST) tests/unit tests/docs tests/integration -m "not alone" -n 2 --dist loadfile
+	$(PYTEST) tests/unit tests/docs tests/integration -m alone
 	$(PYTEST) tests/faults
 
 unit: setup ## The tests that need no server

@@ -6,9 +6,7 @@ from typing import Generic, Self, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from xzepr import ids
 from xzepr.errors import InvalidInput
-from xzepr.ids import Id
 
 Item = TypeVar("Item")
 
@@ -48,11 +46,10 @@ class Page(msgspec.Struct, Generic[Item], frozen=True, kw_only=True):
         return cls(data=shown, pagination=Pagination(limit=limit, next=after, has_more=has_more, offset=offset, total=total))
 
 
-def cursor_of(kind: Callable[[str], Id], after: str | None, offset: int | None) -> Id | None:
-    """The parsed cursor. Raises InvalidId for one that is none, InvalidInput when both ways of paging are used at once."""
+def require_one_way(after: str | None, offset: int | None) -> None:
+    """Raises InvalidInput when both ways of paging are used at once."""
     if after is not None and offset is not None:
         raise InvalidInput.at("?offset", "goes without after: a list is paged in one way")
-    return None if after is None else ids.parse(kind, after, "?after")
 
 
 class Created(msgspec.Struct, frozen=True):

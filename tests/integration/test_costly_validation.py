@@ -38,6 +38,9 @@ BRANCHING = json.dumps(
 DEEP = "[" * 100 + "]" * 100
 CHEAP = '{"type":"object","properties":{"a":{"type":"integer"}}}'
 
+# Most of these measure how long the others wait.
+pytestmark = pytest.mark.alone
+
 
 def component(number: int) -> Schema:
     return {

@@ -5,6 +5,7 @@ import msgspec
 from xzepr.events.model import Event
 from xzepr.fields import PAGE_LIMIT_DEFAULT, PageLimit, ShortText
 from xzepr.groups.model import Artifact, NamedGroupStatus
+from xzepr.ids import EventId
 from xzepr.page import Pagination
 
 
@@ -18,7 +19,7 @@ class ArtifactPage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     platform_id: str | None = None
     package: str | None = None
     limit: PageLimit = PAGE_LIMIT_DEFAULT
-    after: str | None = None
+    after: EventId | None = None
 
 
 class TouchedArtifact(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,6 @@ from xzepr.db.queries import Queries
 from xzepr.errors import InvalidInput
 from xzepr.groups.status import queries as group_queries
 from xzepr.groups.status import statuses_of
-from xzepr.ids import EventId
 from xzepr.page import Page, Pagination
 
 queries = Queries("xzepr.artifacts")
@@ -26,7 +25,7 @@ GROUPS_MAX: Final = 100
 
 
 async def search_artifacts(database: Database, page: ArtifactPage) -> Page[TouchedArtifact]:
-    """The most recently touched first. Raises InvalidId for a cursor that is none."""
+    """The most recently touched first."""
     conditions = _conditions(page)
     async with database.transaction(snapshot=True) as connection:
         rows = await connection.fetch(conditions.sql(queries["search_artifacts"]), *conditions.values, page.limit + 1, SCAN_ROWS_MAX)
@@ -63,8 +62,7 @@ def _conditions(page: ArtifactPage) -> Conditions:
         conditions.walk("name ~>=~ ", page.name_prefix)
         if (end := _behind(page.name_prefix)) is not None:
             conditions.walk("name ~<~ ", end)
-    if page.after is not None:
-        conditions.walk("id < ", ids.parse(EventId, page.after, "?after"))
+    conditions.walk("id < ", page.after)
     for field in ("version", "release", "platform_id", "package"):
         conditions.filter(f"{field} = ", getattr(page, field))
     return conditions

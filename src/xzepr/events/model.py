@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from xzepr.fields import PAGE_LIMIT_DEFAULT, Description, PageLimit, ShortText
-from xzepr.ids import EventId, EventReceiverId
+from xzepr.ids import EventId, EventReceiverId, UserId
 from xzepr.nvrpp import Nvrpp
 
 
@@ -60,12 +60,12 @@ class EventPage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     platform_id: str | None = None
     package: str | None = None
     success: bool | None = None
-    event_receiver_id: str | None = None
-    owner_id: str | None = None
+    event_receiver_id: EventReceiverId | None = None
+    owner_id: UserId | None = None
     from_: datetime | None = None
     to: datetime | None = None
     limit: PageLimit = PAGE_LIMIT_DEFAULT
-    after: str | None = None
+    after: EventId | None = None
 
 
 class CheckedEvent(msgspec.Struct, frozen=True):

@@ -25,7 +25,7 @@ from xzepr.groups.model import (
 )
 from xzepr.idempotency import Claim, take
 from xzepr.ids import EventReceiverGroupId, EventReceiverId
-from xzepr.page import Page, cursor_of
+from xzepr.page import Page, require_one_way
 from xzepr.preconditions import IfMatch
 
 queries = Queries("xzepr.groups")
@@ -68,12 +68,11 @@ async def get_group(database: Database, group_id: EventReceiverGroupId) -> Event
 
 
 async def search_groups(database: Database, page: EventReceiverGroupPage) -> Page[EventReceiverGroup]:
-    """Newest first. Raises InvalidId for a cursor or receiver id that is none."""
-    after = cursor_of(EventReceiverGroupId, page.after, page.offset)
-    receiver_id = ids.parse(EventReceiverId, page.event_receiver_id, "?event_receiver_id") if page.event_receiver_id is not None else None
-    filters = (page.name, page.type, page.version, page.enabled, receiver_id)
+    """Newest first. Raises InvalidInput when both ways of paging are used at once."""
+    require_one_way(page.after, page.offset)
+    filters = (page.name, page.type, page.version, page.enabled, page.event_receiver_id)
     async with database.transaction(snapshot=True) as connection:
-        rows = await connection.fetch(queries["search_groups"], *filters, after, page.limit + 1, page.offset or 0)
+        rows = await connection.fetch(queries["search_groups"], *filters, page.after, page.limit + 1, page.offset or 0)
         total = await connection.fetchval(queries["count_groups"], *filters) if page.offset is not None else UNSET
     found = [_group(row) for row in rows]
     return Page.of(found, page.limit, lambda group: group.id, UNSET if page.offset is None else page.offset, total)

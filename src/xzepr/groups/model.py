@@ -46,9 +46,9 @@ class EventReceiverGroupPage(msgspec.Struct, frozen=True, kw_only=True, forbid_u
     type: str | None = None
     version: str | None = None
     enabled: bool | None = None
-    event_receiver_id: str | None = None
+    event_receiver_id: EventReceiverId | None = None
     limit: PageLimit = PAGE_LIMIT_DEFAULT
-    after: str | None = None
+    after: EventReceiverGroupId | None = None
     offset: PageOffset | None = None
 
 

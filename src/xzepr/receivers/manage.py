@@ -22,7 +22,7 @@ from xzepr.errors import Conflict, NotFound
 from xzepr.idempotency import Claim, take
 from xzepr.ids import EventReceiverId
 from xzepr.json_text import compact
-from xzepr.page import Page, cursor_of
+from xzepr.page import Page, require_one_way
 from xzepr.preconditions import IfMatch
 from xzepr.receivers.model import EventReceiver, EventReceiverChange, EventReceiverPage, NewEventReceiver, ReceiverInForce, fingerprint_of
 from xzepr.receivers.payload import PayloadChecker
@@ -76,11 +76,11 @@ async def get_receiver(database: Database, receiver_id: EventReceiverId) -> Even
 
 
 async def search_receivers(database: Database, page: EventReceiverPage) -> Page[EventReceiver]:
-    """Newest first. Raises InvalidId for a cursor that is none."""
-    after = cursor_of(EventReceiverId, page.after, page.offset)
+    """Newest first. Raises InvalidInput when both ways of paging are used at once."""
+    require_one_way(page.after, page.offset)
     filters = (page.name, page.type, page.version, page.fingerprint)
     async with database.transaction(snapshot=True) as connection:
-        rows = await connection.fetch(queries["search_receivers"], *filters, after, page.limit + 1, page.offset or 0)
+        rows = await connection.fetch(queries["search_receivers"], *filters, page.after, page.limit + 1, page.offset or 0)
         total = await connection.fetchval(queries["count_receivers"], *filters) if page.offset is not None else UNSET
     found = [_receiver(row) for row in rows]
     return Page.of(found, page.limit, lambda receiver: receiver.id, UNSET if page.offset is None else page.offset, total)

@@ -46,7 +46,7 @@ class EventReceiverPage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     version: str | None = None
     fingerprint: str | None = None
     limit: PageLimit = PAGE_LIMIT_DEFAULT
-    after: str | None = None
+    after: EventReceiverId | None = None
     offset: PageOffset | None = None
 
 

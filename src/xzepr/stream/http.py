@@ -8,7 +8,6 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import StreamingResponse
 
-from xzepr import ids
 from xzepr.auth.permissions import Permission
 from xzepr.db.queries import Queries
 from xzepr.errors import InvalidInput, PositionExpired, Unavailable
@@ -36,7 +35,7 @@ class StreamQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     platform_id: str | None = None
     package: str | None = None
     success: bool | None = None
-    event_receiver_id: str | None = None
+    event_receiver_id: EventReceiverId | None = None
 
 
 class Filter:
@@ -45,11 +44,8 @@ class Filter:
     _COMPARED = ("type", "name", "version", "release", "platform_id", "package", "success", "event_receiver_id")
 
     def __init__(self, query: StreamQuery) -> None:
-        """Raises InvalidId for a receiver id that is none."""
-        wanted = {field: getattr(query, field) for field in self._COMPARED}
-        if query.event_receiver_id is not None:
-            wanted["event_receiver_id"] = ids.parse(EventReceiverId, query.event_receiver_id, "?event_receiver_id")
-        self._wanted = [(field, value) for field, value in wanted.items() if value is not None]
+        wanted = ((field, getattr(query, field)) for field in self._COMPARED)
+        self._wanted = [(field, value) for field, value in wanted if value is not None]
 
     def __call__(self, message: Message) -> bool:
         """Whether this one is among them."""

@@ -6,6 +6,7 @@ sample shows up as UNNAMED; a test finds it.
 
 from typing import Any, Final
 
+import msgspec
 from msgspec import inspect
 
 UNNAMED: Final = "…"
@@ -97,6 +98,9 @@ def example_of(kind: Any) -> Any:
 def _struct(kind: inspect.StructType) -> dict[str, Any]:
     shown = {}
     for field in kind.fields:
+        if field.default is msgspec.UNSET:
+            # Only there in some answers.
+            continue
         by_type = (kind.cls.__name__, field.name)
         key: str | tuple[str, str] = by_type if by_type in _SAMPLES else field.name
         shown[field.encode_name] = _SAMPLES[key] if key in _SAMPLES else _value(field.type)

@@ -100,6 +100,15 @@ _LAST_EVENT_ID: Final = {
     "description": "The position to go on behind; counts before `after`.",
     "schema": {"type": "string", "pattern": "^[0-9]{1,19}$"},
 }
+# What the name of a field says beyond its type: the contract fixes names, and what is an id or a time by its name is one everywhere.
+_BY_NAME: Final[dict[str, dict[str, Any]]] = {
+    **dict.fromkeys(
+        ("id", "event_id", "event_receiver_id", "event_receiver_ids", "last_event_id", "message_id"),
+        {"pattern": ULID["pattern"]},
+    ),
+    **dict.fromkeys(("created_at", "updated_at", "decided_at", "last_event_at", "time"), {"format": "date-time"}),
+    "fingerprint": {"pattern": "^[0-9a-f]{64}$"},
+}
 # What the example of a problem tells.
 _FAULTS: Final = {
     "invalid_input": problems.InputFault("/name", "must not be blank"),
@@ -133,12 +142,31 @@ def build_document(routes: Sequence[Route]) -> dict[str, Any]:
         "tags": [_tag(name) for name in dict.fromkeys(route.tag for route in shown)],
         "paths": paths,
         "components": {
-            "schemas": dict(components),
+            "schemas": {name: _sharpened(schema) for name, schema in components.items()},
             "headers": {name: {"description": text, "required": always, "schema": schema} for name, (text, schema, always) in _HEADERS.items()},
             "responses": {"NoSuchAddress": _problem_answer(404, [NotFound]), "MethodNotAllowed": _problem_answer(405, [MethodNotAllowed])},
             "examples": {kind.code: {"value": _problem_example(kind)} for kind in sorted(kinds, key=_by_status)},
         },
     }
+
+
+def _sharpened(component: dict[str, Any]) -> dict[str, Any]:
+    """With what the names of its fields say."""
+    if "properties" not in component:
+        return component
+    return {**component, "properties": {name: _sharper(schema, _BY_NAME.get(name, {})) for name, schema in component["properties"].items()}}
+
+
+def _sharper(schema: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+    """extra: of its texts, wherever they stand in it."""
+    if not extra:
+        return schema
+    if "anyOf" in schema:
+        return {**schema, "anyOf": [_sharper(branch, extra) for branch in schema["anyOf"]]}
+    if schema.get("type") == "array":
+        # A list of ids names each thing once.
+        return {**schema, "items": _sharper(schema["items"], extra), "uniqueItems": True}
+    return {**schema, **extra} if schema.get("type") == "string" else schema
 
 
 def operation_id(route: Route) -> str:
@@ -165,7 +193,12 @@ def _operation(route: Route, by_type: dict[Any, Any], *, has_etag: bool) -> dict
     if route.body is not None:
         content = _content(by_type[route.body], route.body, route.example_body)
         operation["requestBody"] = {"required": True, "content": {"application/json": content}}
-    operation["responses"] = {str(route.status): _success(route, by_type, has_etag=has_etag), **_problem_answers(route)}
+    answer = _success(route, by_type, has_etag=has_etag)
+    operation["responses"] = {str(route.status): answer, **_problem_answers(route)}
+    for status in route.other_statuses:
+        # The same body beside the problem of that status.
+        other = operation["responses"].setdefault(str(status), {**answer, "content": {}})
+        other["content"] = {**answer["content"], **other["content"]}
     return operation
 
 
@@ -216,7 +249,7 @@ def _query_parameters(route: Route) -> list[dict[str, Any]]:
     hints = get_type_hints(route.query, include_extras=True)
     parameters = []
     for field in msgspec.structs.fields(route.query):
-        schema = _query_schema(hints[field.name])
+        schema = ULID if field.name == "event_receiver_id" else _query_schema(hints[field.name])
         if not field.required and field.default not in (None, msgspec.NODEFAULT):
             schema = {**schema, "default": msgspec.to_builtins(field.default)}
         parameters.append({"name": field.encode_name, "in": "query", "required": field.required, "schema": schema})

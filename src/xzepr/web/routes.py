@@ -45,6 +45,8 @@ class Route:
     in_document: bool = True
     # A browser gets a page from the same address.
     has_page: bool = False
+    # Answered with the same body, for callers who look at the status alone.
+    other_statuses: tuple[int, ...] = ()
     # Takes an Idempotency-Key; its answer is the id of what was made.
     idempotent: bool = False
     # Takes If-Match, and answers with an ETag where it has a body.
