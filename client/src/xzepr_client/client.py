@@ -5,7 +5,7 @@ one up when none is given; so a connection that is lost on the way is tried agai
 several runs of your program: same key and same body within 24 h give the first answer again.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Self, TypedDict, TypeVar, Unpack
@@ -182,7 +182,7 @@ class Client:
         """if_version: only if this is still its resource_version; else ProblemError `precondition_failed`."""
         self._transport.send("PUT", _path("groups", group_id), body=changes, headers=_if_match(if_version))
 
-    def set_group_enabled(self, group_id: str, enabled: bool) -> EventReceiverGroup:  # noqa: FBT001 - it is what the name says
+    def set_group_enabled(self, group_id: str, enabled: bool) -> EventReceiverGroup:
         """A group that is not enabled decides nothing. Returns it as it then is."""
         answer = self._transport.send("PATCH", _path("groups", group_id), body={"enabled": enabled}, repeatable=True)
         return self._transport.decode(answer, EventReceiverGroup)
@@ -195,17 +195,17 @@ class Client:
         """May the artifact move on by this group, and if not, why not: right as soon as an event's id has been returned."""
         return self._transport.get(f"{_path('groups', group_id)}/status", GroupStatus, msgspec.structs.asdict(artifact))
 
-    def group_artifacts(
-        self, group_id: str, *, complete: bool | None = None, limit: int = 50, after: str | None = None
-    ) -> Page[GroupArtifact]:
+    def group_artifacts(self, group_id: str, *, complete: bool | None = None, limit: int = 50, after: str | None = None) -> Page[GroupArtifact]:
         """Artifacts by decision, newest first. complete=True: only those that the group, as it now stands, still holds complete."""
         params = {"complete": complete, "limit": limit, "after": after}
         return self._transport.get(f"{_path('groups', group_id)}/artifacts", Page[GroupArtifact], params)
 
-    def evaluate_group(self, group_id: str, artifact: Artifact, *, idempotency_key: str | None = None) -> Evaluation:
-        """For a group made or enabled late: have the sequencer decide now, and say *group complete* on the stream if it is."""
-        headers = {"Idempotency-Key": idempotency_key or new_key()}
-        answer = self._transport.send("POST", f"{_path('groups', group_id)}/evaluations", body=artifact, headers=headers, repeatable=True)
+    def evaluate_group(self, group_id: str, artifact: Artifact) -> Evaluation:
+        """For a group made or enabled late: have the sequencer decide now, and say *group complete* on the stream if it is.
+
+        Not repeated when its answer is lost: each evaluation may say *group complete* again.
+        """
+        answer = self._transport.send("POST", f"{_path('groups', group_id)}/evaluations", body=artifact)
         return self._transport.decode(answer, Evaluation)
 
     def stream_position(self) -> StreamPosition:
@@ -218,8 +218,11 @@ class Client:
         after: int | None = None,
         on_interruption: Callable[[ClientError, float], None] | None = None,
         **filters: Unpack[StreamFilters],
-    ) -> Iterator[Message]:
-        """Messages behind a position (None: from now on), for ever; see stream.py for what is resumed and what is raised."""
+    ) -> Generator[Message, None, None]:
+        """Messages behind a position (None: from now on), for ever; close() ends the connection.
+
+        See stream.py for what is resumed and what is raised.
+        """
         return follow(self._transport, after=after, filters={**filters}, on_interruption=on_interruption)
 
     def _create(self, path: str, body: msgspec.Struct, idempotency_key: str | None) -> str:

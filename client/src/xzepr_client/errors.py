@@ -18,8 +18,8 @@ class ProblemError(ClientError):
     """The server refused, and said why.
 
     status: of HTTP; code: stable, such as `payload_mismatch`; faults: every one that was found, maybe none; request_id: what the server's log has
-    it under; retry_after_s: when trying again is worth it, None if the server named no time; body: the whole answer, with what else belongs to the code
-    (`oldest` of `position_expired`).
+    it under; retry_after_s: when trying again is worth it, None if the server named no time; body: the whole answer, with what else belongs to the
+    code (`oldest` of `position_expired`).
     """
 
     def __init__(

@@ -236,7 +236,10 @@ class StreamPosition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pagination(msgspec.Struct, frozen=True, kw_only=True):
-    """next: the `after` of the next page, None on the last one. A page may be short while has_more is true. offset, total: where asked for by offset."""
+    """next: the `after` of the next page, None on the last one. A page may be short while has_more is true.
+
+    offset, total: where a list was asked for by offset.
+    """
 
     limit: int
     next: str | None

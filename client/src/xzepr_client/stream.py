@@ -2,13 +2,13 @@
 
 Each connection resumes by `Last-Event-ID` behind the last position that was heard of. States: connecting (the first connection must succeed, or
 NoAnswer is raised), reading, pausing before the next connection (0.5 s, doubling to 10 s while nothing is heard).
-Failures: a connection that breaks, ends or stays silent for 45 s, and 408, 429, 5xx: the next connection. Any other refusal: ProblemError
-(`position_expired`: what was asked for is no longer kept; `body["oldest"]` tells from where on it is). An answer that is no stream:
+Failures: a connection that breaks, ends or stays silent for 45 s, 408, 429, 5xx, also a proxy's own: the next connection. Any other refusal:
+ProblemError (`position_expired`: what was asked for is no longer kept; `body["oldest"]` tells from where on it is). An answer that is no stream:
 UnexpectedAnswer.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from typing import Any, Final
 
@@ -63,15 +63,18 @@ def follow(
     after: int | None,
     filters: Mapping[str, Any],
     on_interruption: Callable[[ClientError, float], None] | None = None,
-) -> Iterator[Message]:
-    """Messages behind `after` (None: from now on), for ever. on_interruption: gets what happened and the pause in seconds before the next try."""
+) -> Generator[Message, None, None]:
+    """Messages behind `after` (None: from now on), for ever; close() ends the connection.
+
+    on_interruption: gets what happened and the pause in seconds before the next try.
+    """
     position, pause_s, heard = after, PAUSE_MIN_S, False
     while True:
         error: ClientError = NoAnswer(transport.url, "the stream ended", connected=True)
         try:
             with closing(_connection(transport, position, filters)) as events:
-                for position, event in events:
-                    heard, pause_s = True, PAUSE_MIN_S
+                for reached, event in events:
+                    position, heard, pause_s = reached, True, PAUSE_MIN_S
                     if event is not None:
                         yield event
         except ClientError as caught:
@@ -84,7 +87,7 @@ def follow(
         pause_s = min(pause_s * 2, PAUSE_MAX_S)
 
 
-def _connection(transport: Transport, after: int | None, filters: Mapping[str, Any]) -> Iterator[tuple[int, Message | None]]:
+def _connection(transport: Transport, after: int | None, filters: Mapping[str, Any]) -> Generator[tuple[int, Message | None], None, None]:
     """Positions of one connection; without a message where the server only tells how far it is."""
     headers = {"Last-Event-ID": str(after)} if after is not None else {}
     with transport.stream("stream", params=filters, headers=headers, silence_max_s=SILENCE_MAX_S) as answer:

@@ -1,8 +1,8 @@
 """Requests and their answers: what is repeated, and what an answer that is no success becomes.
 
 A request is repeated, at most three times and within its timeout, when that cannot do anything twice: it never got through; it only reads; or it
-carries an idempotency key. Then also after 503, and after 409 `in_flight` (the first attempt is still being worked on). After 429 everything is
-repeated: nothing was done. When the server names a time to wait, it counts, if it is within the timeout.
+carries an idempotency key. Then also after 502, 503 and 504, ours or a proxy's, and after 409 `in_flight` (the first attempt is still being worked
+on). After 429 everything is repeated: nothing was done. When the server names a time to wait, it counts, if it is within the timeout.
 Failures: ProblemError (the server refused), NoAnswer (nobody answered), UnexpectedAnswer (something else did).
 """
 
@@ -25,6 +25,8 @@ CONNECT_TIMEOUT_S: Final = 5.0
 # Before each attempt but the first.
 PAUSES_S: Final = (0.1, 0.3, 0.9)
 EXCERPT_CHARS: Final = 200
+# The server is down or restarts; a proxy in front of it says so in words of its own.
+_AWAY: Final = (502, 503, 504)
 
 Wanted = TypeVar("Wanted")
 
@@ -81,15 +83,13 @@ class Transport:
         while True:
             try:
                 return self._attempt(method, path, params, body, headers)
-            except (NoAnswer, ProblemError) as error:
+            except ClientError as error:
                 pause_s = _pause_before_repeating(error, next(pauses, None), repeatable=repeatable)
                 if pause_s is None or time.monotonic() - began_s + pause_s >= self._timeout_s:
                     raise
                 time.sleep(pause_s)
 
-    def _attempt(
-        self, method: str, path: str, params: Mapping[str, Any] | None, body: Any, headers: Mapping[str, str] | None
-    ) -> httpx2.Response:
+    def _attempt(self, method: str, path: str, params: Mapping[str, Any] | None, body: Any, headers: Mapping[str, str] | None) -> httpx2.Response:
         content = None if body is None else msgspec.json.encode(body)
         sent = {**({"Content-Type": "application/json"} if content is not None else {}), **(headers or {})}
         with self._answers(sent.get("Idempotency-Key")):
@@ -152,16 +152,20 @@ class Transport:
 
 def may_recover(error: ClientError) -> bool:
     """Whether the same may succeed a while later without anybody changing it."""
-    return isinstance(error, NoAnswer) or (isinstance(error, ProblemError) and error.status in (408, 429, 500, 502, 503, 504))
+    if isinstance(error, ProblemError):
+        return error.status in (408, 429, 500) or error.status in _AWAY
+    return isinstance(error, NoAnswer) or (isinstance(error, UnexpectedAnswer) and error.status in _AWAY)
 
 
-def _pause_before_repeating(error: NoAnswer | ProblemError, pause_s: float | None, *, repeatable: bool) -> float | None:
+def _pause_before_repeating(error: ClientError, pause_s: float | None, *, repeatable: bool) -> float | None:
     """None: not to be repeated. pause_s: our own; None: enough attempts were made."""
     if pause_s is None:
         return None
     if isinstance(error, NoAnswer):
         return pause_s if repeatable or not error.connected else None
-    if error.status == 429 or (repeatable and (error.status == 503 or error.code == "in_flight")):
+    if isinstance(error, UnexpectedAnswer):
+        return pause_s if repeatable and error.status in _AWAY else None
+    if isinstance(error, ProblemError) and (error.status == 429 or (repeatable and (error.status in _AWAY or error.code == "in_flight"))):
         return max(pause_s, error.retry_after_s or 0.0)
     return None
 
@@ -172,7 +176,9 @@ def _present(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 def _reason(error: Exception) -> str:
     """httpx2 leaves some of its errors without a text."""
-    return str(error) or {"ReadTimeout": "it took too long", "ConnectTimeout": "it took too long to connect"}.get(type(error).__name__, type(error).__name__)
+    return str(error) or {"ReadTimeout": "it took too long", "ConnectTimeout": "it took too long to connect"}.get(
+        type(error).__name__, type(error).__name__
+    )
 
 
 def _retry_after_s(answer: httpx2.Response) -> float | None:

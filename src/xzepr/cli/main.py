@@ -1,28 +1,26 @@
-"""`xzepr`: thin, one screen per command."""
+"""`xzepr`: thin, one screen per command. What a command needs is loaded when it runs, so that help comes at once."""
 
-import asyncio
 import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from xzepr import __version__
-from xzepr.cli.config import config
+from xzepr.cli.lazy import LazyGroup
+
+_COMMANDS: Final = {name: f"xzepr.cli.{name}:{name}" for name in ("apply", "artifact", "completion", "config", "event", "group", "receiver", "watch")}
 
 _config_option = click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings file instead of config/<XZEPR_ENV>.yaml.")
 _embedded_option = click.option("--allow-embedded", is_flag=True, help="In production, allow the embedded PostgreSQL.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="xzepr")
 def main() -> None:
     """XZepr records what happened to each artifact, decides whether it may move on, and says why not."""
-
-
-main.add_command(config)
 
 
 @main.command()
@@ -101,6 +99,8 @@ def _load(config_file: Path | None, allow_embedded: bool) -> Any:
 
 def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """What a person can mend is one line on standard error and exit 1; everything else keeps its trace."""
+    import asyncio
+
     from xzepr.db.migrate import MigrationError
     from xzepr.embedded import EmbeddedError
     from xzepr.processes.serve import ServeError

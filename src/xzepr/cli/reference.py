@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import click
 
+from xzepr.cli.group import EXIT_NOT_COMPLETE, EXIT_WAITED_IN_VAIN
 from xzepr.cli.main import main
 
 _HEAD: Final = """\
@@ -20,8 +21,8 @@ _HEAD: Final = """\
 This page is written from the code by `make reference`. `xzepr COMMAND --help` says the same in a terminal.
 
 One command runs the server and asks it: `serve`, `relay`, `migrate` and `config` read the [settings](configuration.md); the commands that ask a
-server find it by `XZEPR_URL` (`http://127.0.0.1:8042` unless set). They print tables for people and JSON for programs (`--json`); what went wrong goes to
-standard error, with advice.
+server find it by `XZEPR_URL` (`http://127.0.0.1:8042` unless set). They print tables for people and JSON for programs (`--json`); what went wrong
+goes to standard error, with advice.
 
 ```sh
 xzepr --version
@@ -32,11 +33,11 @@ xzepr config check
 
 | code | when |
 |---|---|
-| 0 | done; with `xzepr group status --assert`: complete |
+| 0 | done; `xzepr group status` with `--assert` or `--wait`: complete |
 | 1 | a fault: the server is not reached, it refused, a file cannot be read, the settings are not in order |
 | 2 | wrong usage: an unknown command or option, a value that an option does not take |
-| 3 | `xzepr group status --assert`: not complete; the reasons are printed |
-| 4 | `xzepr group status --wait`: not complete when the time was over |
+| {not_complete} | `xzepr group status --assert`: not complete; the reasons are printed |
+| {waited_in_vain} | `xzepr group status --wait`: not complete when the time was over |
 
 [Gate a release in CI](../how_to/gate_a_release_in_ci.md) uses them.
 """
@@ -48,8 +49,9 @@ def reference_page() -> str:
     """`docs/reference/cli.md`."""
     sections = [(path, command) for path, command in walk(main, "xzepr")]
     rows = ["## All commands\n", "| | |", "|---|---|"]
-    rows += [f"| [`{path}`](#{path.replace(' ', '-')}) | {_cell(_summary(command))} |" for path, command in sections if not is_group(command)]
-    parts = [_HEAD, "\n".join(rows) + "\n", *(_section(path, command) for path, command in sections)]
+    rows += [f"| [`{path}`](#{path.replace(' ', '-')}) | {cell(_summary(command))} |" for path, command in sections if not is_group(command)]
+    head = _HEAD.format(not_complete=EXIT_NOT_COMPLETE, waited_in_vain=EXIT_WAITED_IN_VAIN)
+    parts = [head, "\n".join(rows) + "\n", *(_section(path, command) for path, command in sections)]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).rstrip() + "\n"
 
 
@@ -89,8 +91,9 @@ def _section(path: str, command: click.Command) -> str:
 
 
 def _help(command: click.Command) -> str:
-    """The help text as paragraphs. Behind click's mark for text that is not to be wrapped, lines stay as they are."""
-    paragraphs = inspect.cleandoc(command.help or "").partition("\f")[0].split("\n\n")
+    """The help text and what stands below the options, as paragraphs. Behind click's mark for text not to be wrapped, lines stay as they are."""
+    texts = [inspect.cleandoc(text).partition("\f")[0] for text in (command.help, command.epilog) if text]
+    paragraphs = "\n\n".join(texts).split("\n\n")
     return "\n\n".join(_paragraph(paragraph) for paragraph in paragraphs if paragraph.strip()) + "\n"
 
 
@@ -105,10 +108,10 @@ def _summary(command: click.Command) -> str:
 
 
 def _argument(argument: click.Argument, context: click.Context) -> str:
-    takes = _takes(argument, context)
+    takes = "" if argument.metavar else _takes(argument, context)
     notes = [text for text in ("may be left out" if not argument.required else "", "several" if argument.nargs == -1 else "") if text]
     about = getattr(argument, "help", None) or ""
-    return f"| `{argument.make_metavar(context)}` | {takes} | {_cell('; '.join([*notes, about] if about else notes))} |\n"
+    return f"| `{cell(argument.make_metavar(context))}` | {takes} | {cell('; '.join([*notes, about] if about else notes))} |\n"
 
 
 def _option(option: click.Option, context: click.Context) -> str:
@@ -121,19 +124,35 @@ def _option(option: click.Option, context: click.Context) -> str:
         notes.append("May be given several times.")
     if variables := _variables(option):
         notes.append(f"Also from {variables}.")
-    return f"| {names} | {takes} | {_default(option)} | {_cell(' '.join(note for note in notes if note))} |\n"
+    return f"| {names} | {takes} | {_default(option)} | {cell(' '.join(note for note in notes if note))} |\n"
 
 
 def _takes(parameter: click.Parameter, context: click.Context) -> str:
-    if isinstance(parameter.type, click.Choice):
-        return " or ".join(f"`{choice}`" for choice in parameter.type.choices)
-    shown = parameter.make_metavar(context) if isinstance(parameter, click.Option) else parameter.type.name.upper()
-    return f"`{shown}`"
+    kind = parameter.type
+    if isinstance(kind, click.Choice):
+        return " or ".join(f"`{choice}`" for choice in kind.choices)
+    if isinstance(kind, click.IntRange | click.FloatRange):
+        return f"{kind.name.partition(' ')[0]}{_range(kind)}"
+    shown = parameter.make_metavar(context) if isinstance(parameter, click.Option) else kind.name.upper()
+    return f"`{cell(shown)}`"
+
+
+def _range(kind: click.IntRange | click.FloatRange) -> str:
+    low = "" if kind.min is None else f"more than {kind.min}" if kind.min_open else f"{kind.min} or more"
+    high = "" if kind.max is None else f"less than {kind.max}" if kind.max_open else f"at most {kind.max}"
+    bounds = " and ".join(text for text in (low, high) if text)
+    return f", {bounds}" if bounds else ""
 
 
 def _default(option: click.Option) -> str:
     """Only what is a plain value: a flag's absence, nothing, and what is worked out at the moment of the call are no defaults to tell."""
-    if option.is_flag or option.required or not isinstance(option.default, str | int | float) or isinstance(option.default, bool):
+    if (
+        option.is_flag
+        or option.required
+        or not isinstance(option.default, str | int | float)
+        or isinstance(option.default, bool)
+        or option.default == ""
+    ):
         return ""
     return f"`{option.default}`"
 
@@ -143,7 +162,8 @@ def _variables(option: click.Option) -> str:
     return ", ".join(f"`{name}`" for name in ([names] if isinstance(names, str) else names))
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """For a cell of a table: on one line, and without what would end the cell or begin a tag."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
