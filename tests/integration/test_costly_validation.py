@@ -19,7 +19,8 @@ from xzepr.json_text import parse_strict
 from xzepr.receivers import helpers as pool
 from xzepr.receivers.payload import PayloadChecker
 
-pytestmark = pytest.mark.anyio
+# Most of these measure how long the others wait.
+pytestmark = pytest.mark.alone
 
 Schema = dict[str, Any]
 
@@ -37,9 +38,6 @@ BRANCHING = json.dumps(
 )
 DEEP = "[" * 100 + "]" * 100
 CHEAP = '{"type":"object","properties":{"a":{"type":"integer"}}}'
-
-# Most of these measure how long the others wait.
-pytestmark = pytest.mark.alone
 
 
 def component(number: int) -> Schema:
