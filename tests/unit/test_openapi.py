@@ -11,10 +11,11 @@ import pytest
 
 from xzepr import errors
 from xzepr.app import ROUTES
+from xzepr.auth.permissions import PUBLIC
 from xzepr.errors import XzeprError
 from xzepr.web import examples, pages
-from xzepr.web.openapi import build_document, operation_id, problems_of
-from xzepr.web.problems import MEDIA_TYPE
+from xzepr.web.openapi import ULID, build_document, operation_id, problems_of
+from xzepr.web.problems import MEDIA_TYPE, InputFault
 from xzepr.web.routes import Route
 
 TABLE = [*ROUTES, *pages.routes(ROUTES)]
@@ -239,6 +240,28 @@ def test_headers_follow_from_what_a_route_is() -> None:
         assert ("ETag" in given) == (route.path in conditional and route.answer is not None)
         assert ("Location" in given) == (route.status == 201)
         assert "X-Request-ID" in given
+
+
+def test_fields_that_are_ids_and_times_by_their_names_are_described_as_such() -> None:
+    components = DOCUMENT["components"]["schemas"]
+    pattern = ULID["pattern"]
+    assert components["NewEvent"]["properties"]["event_receiver_id"] == {"type": "string", "pattern": pattern}
+    assert components["Event"]["properties"]["created_at"] == {"type": "string", "format": "date-time"}
+    assert components["Gate"]["properties"]["event_id"]["anyOf"][0] == {"type": "string", "pattern": pattern}
+    members = components["NewEventReceiverGroup"]["properties"]["event_receiver_ids"]
+    assert (members["items"]["pattern"], members["uniqueItems"]) == (pattern, True)
+    assert "pattern" not in components["Event"]["properties"]["owner_id"]["anyOf"][0], "another issuer's users have other ids"
+
+
+def test_status_with_the_same_body_is_described_beside_its_problem() -> None:
+    async def never(_: Any) -> Any:
+        raise AssertionError
+
+    own = {"method": "GET", "path": "/well", "handler": never, "permission": PUBLIC, "answer": InputFault, "tag": "service", "summary": "Well?"}
+    answers = build_document([Route(**own, other_statuses=(207, 503))])["paths"]["/well"]["get"]["responses"]
+    assert answers["503"]["content"].keys() == {"application/json", MEDIA_TYPE}
+    assert answers["207"]["content"] == answers["200"]["content"]
+    assert answers["200"]["content"].keys() == {"application/json"}
 
 
 def test_what_belongs_to_no_operation_is_described() -> None:

@@ -102,11 +102,8 @@ _LAST_EVENT_ID: Final = {
 }
 # What the name of a field says beyond its type: the contract fixes names, and what is an id or a time by its name is one everywhere.
 _BY_NAME: Final[dict[str, dict[str, Any]]] = {
-    **dict.fromkeys(
-        ("id", "event_id", "event_receiver_id", "event_receiver_ids", "last_event_id", "message_id"),
-        {"pattern": ULID["pattern"]},
-    ),
-    **dict.fromkeys(("created_at", "updated_at", "decided_at", "last_event_at", "time"), {"format": "date-time"}),
+    **{name: {"pattern": ULID["pattern"]} for name in ("id", "event_id", "event_receiver_id", "event_receiver_ids", "last_event_id", "message_id")},
+    **{name: {"format": "date-time"} for name in ("created_at", "updated_at", "decided_at", "last_event_at", "time")},
     "fingerprint": {"pattern": "^[0-9a-f]{64}$"},
 }
 # What the example of a problem tells.
@@ -249,7 +246,7 @@ def _query_parameters(route: Route) -> list[dict[str, Any]]:
     hints = get_type_hints(route.query, include_extras=True)
     parameters = []
     for field in msgspec.structs.fields(route.query):
-        schema = ULID if field.name == "event_receiver_id" else _query_schema(hints[field.name])
+        schema = _query_schema(hints[field.name])
         if not field.required and field.default not in (None, msgspec.NODEFAULT):
             schema = {**schema, "default": msgspec.to_builtins(field.default)}
         parameters.append({"name": field.encode_name, "in": "query", "required": field.required, "schema": schema})
