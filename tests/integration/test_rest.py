@@ -205,7 +205,7 @@ def test_receivers_and_groups_are_listed_by_their_filters(http: httpx2.Client) -
 def test_unknown_and_wrong_parameters_are_told_at_once(http: httpx2.Client) -> None:
     faults = problem(http.get("/api/v1/events?limit=0&nam=x&success=perhaps&from=yesterday&after=1"), 400, "invalid_input")
     assert set(faults) == {"?limit", "?nam", "?success", "?from", "?after"}
-    assert set(problem(http.get("/api/v1/events?after=1"), 400, "invalid_input")) == {"?after"}
+    assert set(problem(http.get("/api/v1/events?after=1"), 400, "invalid_id")) == {"?after"}
     assert set(problem(http.get("/api/v1/status?x=1"), 400, "invalid_input")) == {"?x"}
 
 
