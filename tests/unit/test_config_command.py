@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from support.settings_home import DEVELOPMENT, Home, ready_for_production, values_of
 from xzepr.cli.config import config
+from xzepr.cli.main import main
 from xzepr.settings import Settings, decode_settings, encode_settings
 from xzepr.settings.masking import MASK, masked, masked_url
 from xzepr.settings.model import knobs
@@ -105,6 +106,14 @@ def test_config_check_exits_with_1_on_a_fault_and_names_faults_and_warnings_on_s
     code, out, err = run("check", XZEPR__KAFKA__BROKERS="a:1", XZEPR__SERVER__PROT="1", XZEPR__SERVER__PORT="x")
     assert (code, out) == (1, "")
     assert [line.split(":")[0] for line in err.splitlines()] == ["warning", "error", "error"]
+
+
+def test_a_start_that_is_refused_names_faults_and_warnings_alike(run: Any) -> None:
+    environ = {"XZEPR__KAFKA__BROKERS": "a:1", "XZEPR__SERVER__PORT": "x"}
+    _, _, checked = run("check", **environ)
+    refused = CliRunner().invoke(main, ["serve"], env=environ)
+    assert (refused.exit_code, refused.stderr) == (1, checked)
+    assert [line.split(":")[0] for line in checked.splitlines()] == ["warning", "error"]
 
 
 def test_config_takes_a_file_and_the_word_for_the_embedded_database(home: Home, run: Any) -> None:

@@ -87,6 +87,8 @@ def _load(config_file: Path | None, allow_embedded: bool) -> Any:
     try:
         loaded = load_settings(config_file, environ=os.environ, cwd=Path.cwd(), allow_embedded=allow_embedded)
     except SettingsError as error:
+        for warning in error.warnings:
+            click.echo(f"warning: {warning}", err=True)
         for problem in error.problems:
             click.echo(f"error: {problem}", err=True)
         sys.exit(1)
