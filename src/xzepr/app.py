@@ -2,13 +2,15 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-
-from starlette.types import ASGIApp
+from functools import partial
 
 from xzepr import health
 from xzepr.artifacts import http as artifacts
+from xzepr.auth.authenticate import Authenticator
+from xzepr.auth.permissions import Permission
 from xzepr.db.pool import Database
 from xzepr.events import http as events
+from xzepr.events.hot import take_event
 from xzepr.events.record import Recorder
 from xzepr.groups import http as groups
 from xzepr.house import House
@@ -21,6 +23,8 @@ from xzepr.stream.follow import Tail
 from xzepr.stream.outbox import Bell
 from xzepr.web import pages
 from xzepr.web.asgi import build_asgi
+from xzepr.web.hot import HotRoute
+from xzepr.web.middleware import Doorway
 from xzepr.web.routes import Route
 
 # The doors. A route that names neither a permission nor PUBLIC stops the start.
@@ -42,7 +46,7 @@ def build_house(settings: Settings, *, connections_min: int, connections_max: in
     return House(settings=settings, database=database, checker=checker, recorder=recorder, tail=Tail(database))
 
 
-def build_app(house: House) -> ASGIApp:
+def build_app(house: House) -> Doorway:
     """The ASGI application; it connects when its lifespan begins and lets go of everything when it ends."""
 
     @asynccontextmanager
@@ -52,8 +56,21 @@ def build_app(house: House) -> ASGIApp:
             yield
         finally:
             await house.tail.close()
+            await house.recorder.close()
             await house.checker.close()
             await house.database.close()
 
     table = [*ROUTES, *pages.routes(ROUTES)]
     return build_asgi(table, house=house, settings=house.settings, lifespan=lifespan, static_directory=pages.STATIC_DIRECTORY)
+
+
+def build_hot_route(house: House, doorway: Doorway) -> HotRoute:
+    """The short way of POST /api/v1/events, beside the application."""
+    return HotRoute(
+        doorway,
+        Authenticator(house.settings),
+        path="/api/v1/events",
+        permission=Permission.EVENT_CREATE,
+        body_max_bytes=house.settings.security.validation.max_body_size,
+        take=partial(take_event, house.recorder),
+    )

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import NewType, TypeVar
 
 from xzepr.clock import unix_ms
@@ -28,16 +29,23 @@ _VALUES = {character: value for value, character in enumerate(_ALPHABET)}
 _SHAPE = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.IGNORECASE | re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_MS = (1 << 48) - 1
+_LOW = (1 << 60) - 1
 
 _last = 0
+_last_ms = 0
 
 
 def mint(kind: Callable[[str], Id]) -> Id:
     """A new id of this kind, higher than every id that this process minted before."""
-    global _last
-    fresh = (unix_ms() << 80) | int.from_bytes(os.urandom(10), "big")
-    # In the same millisecond, or after a step back of the clock, count on from the last one.
-    _last = fresh if fresh > _last and fresh >> 80 > _last >> 80 else _last + 1
+    global _last, _last_ms
+    now_ms = unix_ms()
+    if now_ms > _last_ms:
+        _last_ms = now_ms
+        _last = now_ms << 80 | int.from_bytes(os.urandom(10), "big")
+    else:
+        # In the same millisecond, or after a step back of the clock, count on from the last one.
+        _last += 1
+        _last_ms = _last >> 80
     return kind(_text(_last))
 
 
@@ -55,8 +63,14 @@ def is_ulid(text: str) -> bool:
 
 def time_of(ulid: str) -> datetime:
     """The clock reading in an id: aware UTC, whole milliseconds."""
+    return _moment(ulid[:10])
+
+
+# Many events share their millisecond.
+@lru_cache(maxsize=1024)
+def _moment(clock_reading: str) -> datetime:
     ms = 0
-    for character in ulid[:10]:
+    for character in clock_reading:
         ms = ms << 5 | _VALUES[character]
     return _EPOCH + timedelta(milliseconds=ms)
 
@@ -70,4 +84,19 @@ def lowest_at(moment: datetime) -> str:
 def _text(number: int) -> str:
     """26 characters for 128 bits, two characters a step."""
     pairs = _PAIRS
-    return "".join([pairs[number >> shift & 1023] for shift in range(120, -1, -10)])
+    high, low = number >> 60, number & _LOW
+    return (
+        pairs[high >> 60]
+        + pairs[high >> 50 & 1023]
+        + pairs[high >> 40 & 1023]
+        + pairs[high >> 30 & 1023]
+        + pairs[high >> 20 & 1023]
+        + pairs[high >> 10 & 1023]
+        + pairs[high & 1023]
+        + pairs[low >> 50]
+        + pairs[low >> 40 & 1023]
+        + pairs[low >> 30 & 1023]
+        + pairs[low >> 20 & 1023]
+        + pairs[low >> 10 & 1023]
+        + pairs[low & 1023]
+    )

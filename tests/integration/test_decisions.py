@@ -24,6 +24,7 @@ from xzepr.auth.principal import Principal
 from xzepr.db.pool import Database
 from xzepr.db.queries import Queries
 from xzepr.events.model import CheckedEvent, NewEvent
+from xzepr.events.posted import Posted
 from xzepr.events.record import Recorder, record_event
 from xzepr.groups.manage import change_group, create_group, delete_group
 from xzepr.groups.model import EventReceiverGroupChange, NewEventReceiverGroup
@@ -100,7 +101,7 @@ class World:
         return msgspec.json.decode(msgspec.json.encode(body), type=NewEvent)
 
     async def post(self, receiver: int, artifact: int, success: bool) -> None:
-        await record_event(self.recorder, ALICE, self.new_event(receiver, artifact, success), {})
+        await record_event(self.recorder, ALICE, Posted(self.new_event(receiver, artifact, success), {}, "{}"))
 
     async def hold(self, receiver: int, artifact: int, success: bool) -> None:
         """An event that has its number and is not committed yet."""
@@ -112,7 +113,7 @@ class World:
         transaction = connection.transaction()
         await transaction.start()
         checked = CheckedEvent(event_id, new, "{}", self.receivers[receiver], 1, None, ids.time_of(event_id), None)
-        assert await connection.fetchval(events["record_event"], *checked.row()) is not None
+        assert not await connection.fetch(events["record_events"], *([value] for value in checked.row()))
         self.held.append((connection, transaction))
 
     async def overtaken(self, receiver: int, artifact: int, late: bool, newest: bool) -> None:

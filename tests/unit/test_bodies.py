@@ -13,8 +13,8 @@ from msgspec import Meta
 from xzepr.errors import InvalidId, InvalidInput, MalformedBody
 from xzepr.fields import PageLimit, ShortText
 from xzepr.ids import EventReceiverId
+from xzepr.inputs import PARAMETERS_MAX, decode_body, decode_query, faults_of
 from xzepr.json_text import FAULTS_MAX
-from xzepr.web.inputs import PARAMETERS_MAX, decode_body, decode_query, faults_of
 
 RECEIVER_ID = "01M88Q7AG504QSGMQWKDMNZ1V5"
 

@@ -1,15 +1,27 @@
 """`/api/v1/events`: parse, call, answer."""
 
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+from starlette.datastructures import Headers
+
+from xzepr import clock
 from xzepr.auth.permissions import Permission
-from xzepr.errors import NotFound, PayloadMismatch, ValidationTooCostly
-from xzepr.events.model import Event, EventPage, NewEvent
-from xzepr.events.record import record_event
+from xzepr.errors import Conflict, InFlight, NotFound, PayloadMismatch, ValidationTooCostly, XzeprError
+from xzepr.events.cloudevents import BATCHED, STRUCTURED, CloudEvent, read_binary, read_structured, receiver_id_of, to_posted
+from xzepr.events.model import BatchQuery, Event, EventPage, NewEvent, Recorded
+from xzepr.events.posted import Batch, Posted, read_json_batch, read_ndjson_batch, require_number, require_size, split_array
+from xzepr.events.record import Result, record_event, record_events
 from xzepr.events.search import get_event, search_events
 from xzepr.house import House
+from xzepr.idempotency import find_answer
 from xzepr.ids import EventId
-from xzepr.page import Created, Page
+from xzepr.json_text import compact
+from xzepr.page import Page
 from xzepr.web.call import Answer, Call
-from xzepr.web.routes import Route
+from xzepr.web.problems import Problem, problem_of
+from xzepr.web.routes import Form, Route
 
 _EXAMPLE = {
     "name": "api",
@@ -22,12 +34,65 @@ _EXAMPLE = {
     "success": True,
     "event_receiver_id": "01M88Q7AG504QSGMQWKDMNZ1V5",
 }
+_CLOUD_EXAMPLE = {
+    "specversion": "1.0",
+    "id": "812",
+    "source": "https://ci.example.com/jobs/unit-tests",
+    "type": "dev.cdevents.testsuiterun.finished",
+    "subject": "api/1.4.2/2026.11/x86-64-oci-linux/oci",
+    "datacontenttype": "application/json",
+    "data": {"passed": 812, "failed": 0},
+}
+
+
+class BatchItem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of one event. status: 201 with its id, else that of the problem."""
+
+    status: int
+    id: EventId | msgspec.UnsetType = msgspec.UNSET
+    problem: Problem | msgspec.UnsetType = msgspec.UNSET
+
+
+class RecordedBatch(msgspec.Struct, frozen=True):
+    """The ids, in order; with partial, for each event what became of it."""
+
+    data: list[EventId | BatchItem]
 
 
 async def post_event(call: Call[House]) -> Answer:
-    body: NewEvent = call.body
-    event_id = await record_event(call.house.recorder, call.principal, body, call.tree["payload"], call.traceparent, call.claim)
-    return Answer(Created(event_id), headers={"Location": f"/api/v1/events/{event_id}"})
+    """One event in whatever form, or a batch of CloudEvents."""
+    body = call.body
+    if isinstance(body, NewEvent):
+        posted = Posted(body, call.tree["payload"], compact(bytes(body.payload)))
+        event_id, _ = await record_event(call.house.recorder, call.principal, posted, call.traceparent, call.claim)
+        return _recorded(event_id)
+    if isinstance(body, CloudEvent):
+        return await _post_cloudevent(call, body)
+    return await _post_cloudevents(call, body)
+
+
+async def post_batch(call: Call[House]) -> Answer:
+    """An array, or an event a line."""
+    partial: bool = call.query.partial
+    instance = call.request.scope["path"]
+
+    def answer(results: Sequence[Result]) -> bytes:
+        if not partial:
+            return msgspec.json.encode(RecordedBatch([EventId(str(result)) for result in results]))
+        return msgspec.json.encode(RecordedBatch([_item(result, instance, call.request_id) for result in results]))
+
+    read: Callable[[int], Awaitable[Batch]] = call.body
+    batch = await read(call.house.settings.security.validation.max_body_size)
+    results = await record_events(
+        call.house.recorder,
+        call.principal,
+        batch,
+        lambda results: answer(results).decode(),
+        partial=partial,
+        traceparent=call.traceparent,
+        claim=call.claim,
+    )
+    return Answer(msgspec.Raw(answer(results)), 207 if partial else 201)
 
 
 async def list_events(call: Call[House]) -> Answer:
@@ -38,6 +103,82 @@ async def show_event(call: Call[House]) -> Answer:
     return Answer(await get_event(call.house.database, EventId(call.path["id"])))
 
 
+async def _post_cloudevent(call: Call[House], event: CloudEvent) -> Answer:
+    prefix = "/" if call.headers.get("content-type", "").startswith(STRUCTURED) else "ce-"
+    posted = await _posted(call, event, prefix)
+    assert posted.own is not None
+    # Before it is judged: a repetition gets the first answer also when its receiver has changed since.
+    if (earlier := await find_answer(call.house.database, posted.own)) is not None:
+        return _recorded(EventId(earlier.id), replayed=True)
+    event_id, is_new = await record_event(call.house.recorder, call.principal, posted, call.traceparent)
+    return _recorded(event_id, replayed=not is_new)
+
+
+async def _post_cloudevents(call: Call[House], texts: list[bytes]) -> Answer:
+    """All or nothing."""
+    require_number(texts)
+    batch: Batch = []
+    for text in texts:
+        try:
+            require_size(text, call.house.settings.security.validation.max_body_size)
+            batch.append(await _posted(call, read_structured(text), "/"))
+        except XzeprError as error:
+            batch.append(error)
+    results = await record_events(call.house.recorder, call.principal, batch, lambda _: "", traceparent=call.traceparent)
+    return Answer(Recorded([EventId(str(result)) for result in results]))
+
+
+async def _posted(call: Call[House], event: CloudEvent, prefix: str) -> Posted:
+    receiver_id = await receiver_id_of(call.house.database, event, prefix)
+    return to_posted(event, receiver_id, call.house.settings, call.principal.id, clock.now(), prefix)
+
+
+def _recorded(event_id: EventId, *, replayed: bool = False) -> Answer:
+    headers = {"Location": f"/api/v1/events/{event_id}"}
+    return Answer(Recorded(event_id), headers={**headers, "Idempotency-Replayed": "true"} if replayed else headers)
+
+
+def _item(result: Result, instance: str, request_id: str) -> BatchItem:
+    if isinstance(result, XzeprError):
+        return BatchItem(result.status, problem=problem_of(result, instance=instance, request_id=request_id))
+    return BatchItem(201, id=EventId(result))
+
+
+async def _structured(body: bytes, _: Headers) -> CloudEvent:
+    return read_structured(body)
+
+
+async def _binary(body: bytes, headers: Headers) -> CloudEvent:
+    media_type = headers.get("content-type")
+    return read_binary(headers.items(), body, media_type)
+
+
+async def _batched(body: bytes, _: Headers) -> list[bytes]:
+    return split_array(body)
+
+
+async def _json_batch(body: bytes, _: Headers) -> Callable[[int], Awaitable[Batch]]:
+    return lambda event_max_bytes: read_json_batch(body, event_max_bytes)
+
+
+async def _ndjson_batch(body: bytes, _: Headers) -> Callable[[int], Awaitable[Batch]]:
+    return lambda event_max_bytes: read_ndjson_batch(body, event_max_bytes)
+
+
+_CLOUD_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": "A CloudEvent 1.0; extension attributes as documented in docs/how_to/post_cloudevents.md.",
+    "required": ["specversion", "id", "source", "type"],
+    "properties": {
+        "specversion": {"const": "1.0"},
+        **{name: {"type": "string", "minLength": 1} for name in ("id", "source", "type")},
+        **{name: {"type": "string"} for name in ("subject", "time", "datacontenttype", "dataschema", "data_base64")},
+        **{name: {"type": "string"} for name in ("xzreceiverid", "xzname", "xzversion", "xzrelease", "xzplatformid", "xzpackage", "xzdescription")},
+        "xzsuccess": {"type": ["boolean", "string"]},
+        "data": {},
+    },
+}
+
 ROUTES = (
     Route(
         method="POST",
@@ -45,15 +186,65 @@ ROUTES = (
         handler=post_event,
         permission=Permission.EVENT_CREATE,
         body=NewEvent,
-        answer=Created,
+        forms=(
+            Form(media_type=STRUCTURED, read=_structured, kind=_CLOUD_SCHEMA, example=_CLOUD_EXAMPLE),
+            Form(
+                media_type=BATCHED,
+                read=_batched,
+                kind={"type": "array", "minItems": 1, "items": _CLOUD_SCHEMA},
+                example=[_CLOUD_EXAMPLE],
+                large=True,
+            ),
+            Form(
+                media_type="application/*+json",
+                read=_binary,
+                kind={"description": "The payload of a CloudEvent in binary mode, whose attributes are `ce-…` headers."},
+                example=_CLOUD_EXAMPLE["data"],
+                chosen_by=lambda headers: "ce-specversion" in headers,
+            ),
+        ),
+        answer=Recorded,
         status=201,
         tag="events",
         summary="Record an event",
         idempotent=True,
-        description="Answered after the commit: the event is stored, and what follows from it is queued in the same transaction.",
-        problems=(PayloadMismatch, ValidationTooCostly),
+        description=(
+            "Answered after the commit: the event is stored, and what follows from it is queued in the same transaction. A CloudEvent, structured, "
+            "binary or batched, brings its own key: the same source and id again gives the first answer, and Idempotency-Key is not looked at."
+        ),
+        problems=(PayloadMismatch, ValidationTooCostly, Conflict, InFlight),
         example_body=_EXAMPLE,
         example_answer={"data": "01M88Q7AG504QSGMQWKDMNZ1V6"},
+    ),
+    Route(
+        method="POST",
+        path="/api/v1/events/batch",
+        handler=post_batch,
+        permission=Permission.EVENT_CREATE,
+        query=BatchQuery,
+        forms=(
+            Form(media_type="application/json", read=_json_batch, kind=list[NewEvent], example=[_EXAMPLE], large=True),
+            Form(
+                media_type="application/x-ndjson",
+                read=_ndjson_batch,
+                kind={"type": "string", "description": "A JSON object a line, each as an item of the array."},
+                example=None,
+                large=True,
+            ),
+        ),
+        answer=RecordedBatch,
+        status=201,
+        other_statuses=(207,),
+        tag="events",
+        summary="Record a batch of events",
+        idempotent=True,
+        has_location=False,
+        description=(
+            "Up to 10,000 events in one transaction, in their order. All or nothing, every fault told with the place of its event (`/25/name`); with "
+            "`partial=true` 207, and for each event, in order, its id or its problem."
+        ),
+        problems=(PayloadMismatch, ValidationTooCostly),
+        example_answer={"data": ["01M88Q7AG504QSGMQWKDMNZ1V6"]},
     ),
     Route(
         method="GET",

@@ -68,6 +68,18 @@ class EventPage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     after: EventId | None = None
 
 
+class Recorded(msgspec.Struct, frozen=True):
+    """The id of the event; for a batch of CloudEvents the ids, in order."""
+
+    data: EventId | list[EventId]
+
+
+class BatchQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """partial: record every event that nothing is wrong with, and tell for each what became of it."""
+
+    partial: bool = False
+
+
 class CheckedEvent(msgspec.Struct, frozen=True):
     """A new event with its id, its receiver known and its payload found to satisfy the receiver's schema in one version."""
 

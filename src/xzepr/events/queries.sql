@@ -1,27 +1,49 @@
 -- Events: appended, read, never changed.
 
--- name: record_event
--- One event and its outbox row, in one statement and so in one transaction; no row comes back when the receiver is gone or has another
--- version than the payload was checked against. Reads no other event, locks nothing beyond its own rows.
-with in_force as (
-    select r.id, r.resource_version
-    from event_receivers r
-    where r.id = $11 and r.resource_version = $12 and r.deleted_at is null
-), numbered as (
-    select nextval('fact_seq') as seq, f.id as event_receiver_id, f.resource_version from in_force f
+-- name: record_events
+-- Any number of events and their outbox rows, in one statement and so in one transaction. When a receiver is gone, or has another version than
+-- the payload was checked against, nothing is stored and these receivers come back. Reads no other event, locks nothing beyond its own rows.
+with given as materialized (
+    select *
+    from unnest(
+        $1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::json[], $10::boolean[],
+        $11::text[], $12::integer[], $13::text[], $14::timestamptz[], $15::text[]
+    ) with ordinality as g (
+        id, artifact_id, name, version, release, platform_id, package, description, payload, success,
+        event_receiver_id, event_receiver_version, owner_id, created_at, traceparent, place
+    )
+), stale as materialized (
+    select distinct g.event_receiver_id
+    from given g
+    where not exists (
+        select from event_receivers r
+        where r.id = g.event_receiver_id and r.resource_version = g.event_receiver_version and r.deleted_at is null
+    )
+), numbered as materialized (
+    select o.*, nextval('fact_seq') as seq
+    from (select g.* from given g where not exists (select from stale) order by g.place) o
 ), stored as (
     insert into events (
         id, seq, artifact_id, name, version, release, platform_id, package, description, payload, success,
         event_receiver_id, event_receiver_version, owner_id, created_at, traceparent
     )
-    select $1, n.seq, $2, $3, $4, $5, $6, $7, $8, $9, $10, n.event_receiver_id, n.resource_version, $13, $14, $15
+    select n.id, n.seq, n.artifact_id, n.name, n.version, n.release, n.platform_id, n.package, n.description, n.payload, n.success,
+        n.event_receiver_id, n.event_receiver_version, n.owner_id, n.created_at, n.traceparent
     from numbered n
 ), queued as (
     insert into outbox (seq, kind, artifact_id, event_id, event_receiver_id, event_receiver_version, success, traceparent)
-    select n.seq, 'event.recorded', $2, $1, n.event_receiver_id, n.resource_version, $10, $15
+    select n.seq, 'event.recorded', n.artifact_id, n.id, n.event_receiver_id, n.event_receiver_version, n.success, n.traceparent
     from numbered n
 )
-select n.seq from numbered n
+select s.event_receiver_id from stale s
+
+-- name: wait_briefly_for_keys
+-- In this transaction: $1 milliseconds for a lock.
+select set_config('lock_timeout', $1, true)
+
+-- name: receivers_of_type
+-- For a CloudEvent that names no receiver; two are one too many.
+select r.id from event_receivers r where r.type = $1 and r.deleted_at is null limit 2
 
 -- name: is_recorded
 -- Whether a commit whose answer was lost went through.

@@ -1,144 +1,208 @@
 """The write path, from top to bottom.
 
-record_event() checks, appends, and answers after the commit. One statement appends the event and its outbox row, and
-compares the receiver's version with the one in force: an event checked against an older one is checked again, so what is posted
-after a change of the receiver was acknowledged meets the new definition, in every process.
-
-A lost connection leaves a commit unknown. The id is made before the first attempt and kept, so the writer looks it up: there means
-committed, not there means try again; a unique violation on the own id means that the first try was still committing: look again. Tried for
-RETRY_FOR_S, which outlasts a restart of the embedded database; then Unavailable, and only the caller's retry can tell.
+record_events() checks, hands the checked events to the group commit, and answers after the commit. The statement that stores them compares the
+receivers' versions with those in force: an event checked against an older one is checked again, so what is posted after a change of the receiver
+was acknowledged meets the new definition, in every process.
 """
 
 import asyncio
-import time
-from typing import Any, Final
-
-import asyncpg
-import structlog
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from xzepr import ids
 from xzepr.auth.principal import Principal
 from xzepr.db.pool import Database
-from xzepr.db.queries import Queries
-from xzepr.errors import InvalidInput, PayloadMismatch, PermissionDenied, Unavailable
-from xzepr.events.model import CheckedEvent, NewEvent
-from xzepr.idempotency import Claim, take
+from xzepr.errors import Conflict, Fault, InvalidInput, PayloadMismatch, PermissionDenied, Unavailable, XzeprError
+from xzepr.events.group_commit import OTHER_EVENT, GroupCommit, Stored
+from xzepr.events.model import CheckedEvent
+from xzepr.events.posted import EVENTS_AT_ONCE, Batch, Posted, refusal_of
+from xzepr.idempotency import Answered, Claim
 from xzepr.ids import EventId, EventReceiverId
-from xzepr.json_text import compact
 from xzepr.receivers.manage import Receivers
 from xzepr.receivers.model import ReceiverInForce
 from xzepr.receivers.payload import PayloadChecker
 from xzepr.stream.outbox import Bell
 
-log = structlog.get_logger(__name__)
-queries = Queries("xzepr.events")
-
-RETRY_FOR_S: Final = 8.0
-RETRY_INTERVAL_S: Final = 0.1
 # A receiver that is changed again and again while one event waits: more than this is not bad luck.
 RECHECKS_MAX: Final = 20
+# A larger batch does not share its transaction with single events, which would wait for it.
+ROWS_SHARED_MAX: Final = 100
+
+# Of one event in a batch: its id, or why it was refused.
+Result = EventId | XzeprError
 
 
 class Recorder:
-    """What one process needs to record events."""
+    """What one process needs to record events. commit: single events and small batches; bulk: large batches."""
 
     def __init__(self, database: Database, receivers: Receivers, checker: PayloadChecker, bell: Bell) -> None:
         self.database = database
         self.receivers = receivers
         self.checker = checker
         self.bell = bell
+        self.commit = GroupCommit(database, bell)
+        self.bulk = GroupCommit(database, bell)
+
+    async def close(self) -> None:
+        """Until everything that was taken is stored."""
+        await self.commit.close()
+        await self.bulk.close()
 
 
 async def record_event(
+    recorder: Recorder, principal: Principal, posted: Posted, traceparent: str | None = None, claim: Claim | None = None
+) -> tuple[EventId, bool]:
+    """Store one event durably and queue what follows from it; returns its id after the commit, and whether it was stored now.
+
+    claim: of an Idempotency-Key, taken in the same transaction. Reads no other event, decides no gate, locks nothing beyond its own rows. Raises
+    InvalidInput (unknown receiver), PermissionDenied (restricted receiver), PayloadMismatch (one JSON pointer per fault), ValidationTooCostly,
+    Replayed (an earlier request did it), Conflict, InFlight, Unavailable. Source: docs/decisions/0002.
+    """
+    event_id = ids.mint(EventId)
+    receiver_id = ids.parse(EventReceiverId, posted.event.event_receiver_id, "/event_receiver_id")
+    own = {0: (posted.own, Answered(event_id))} if posted.own is not None else None
+    for _ in range(RECHECKS_MAX):
+        receiver = await _checked(recorder, principal, posted, receiver_id, set())
+        row = _row(event_id, posted, receiver, principal, traceparent)
+        outcome = await recorder.commit.store([row], (claim, Answered(event_id)) if claim is not None else None, own)
+        if isinstance(outcome, Stored):
+            return EventId(outcome.earlier.get(0, event_id)), not outcome.earlier
+        await recorder.receivers.reload(receiver_id)
+    raise _changes_too_fast(receiver_id)
+
+
+async def record_events(
     recorder: Recorder,
     principal: Principal,
-    event: NewEvent,
-    payload: object,
+    batch: Batch,
+    answer: Callable[[Sequence[Result]], str],
+    *,
+    partial: bool = False,
     traceparent: str | None = None,
     claim: Claim | None = None,
-) -> EventId:
-    """Store one event durably and queue what follows from it; returns its id after the commit.
+) -> list[Result]:
+    """Store a batch in one transaction, in its order: all of it or nothing; with partial all that nothing is wrong with.
 
-    claim: of an Idempotency-Key, taken in the same transaction. payload: the decoded tree of event.payload. Reads no other event, decides no
-    gate, locks nothing beyond its own rows. Raises InvalidInput (unknown receiver), PermissionDenied (restricted receiver), PayloadMismatch (one
-    JSON pointer per fault), ValidationTooCostly, Replayed (an earlier request did it), Unavailable. Source: docs/decisions/0002.
+    answer: the text that a repeated request with the claim will get. Raises, unless partial, the kind of error of record_event() that comes first,
+    with the faults of all events; and always Replayed, Conflict, InFlight, Unavailable.
     """
-    receiver_id = ids.parse(EventReceiverId, event.event_receiver_id, "/event_receiver_id")
-    payload_text = compact(bytes(event.payload))
-    event_id = ids.mint(EventId)
-    receiver = await recorder.receivers.get(receiver_id)
+    minted = [ids.mint(EventId) for _ in batch]
     for _ in range(RECHECKS_MAX):
-        if receiver is None:
-            raise InvalidInput.at("/event_receiver_id", f"there is no event receiver {receiver_id}")
-        try:
-            require_may_post(principal, receiver)
-            await recorder.checker.check(receiver.id, receiver.resource_version, receiver.schema_text, receiver.default_draft, payload, payload_text)
-        except (PayloadMismatch, PermissionDenied):
-            # Refused by what is kept in memory, which may be old: only the version in force refuses.
-            in_force = await recorder.receivers.reload(receiver_id)
-            if in_force is not None and in_force.resource_version == receiver.resource_version:
-                raise
-            receiver = in_force
-            continue
-        checked = CheckedEvent(
-            event_id, event, payload_text, receiver.id, receiver.resource_version, principal.id, ids.time_of(event_id), traceparent
-        )
-        if await _append(recorder.database, checked, claim):
-            recorder.bell.ring()
-            return event_id
-        receiver = await recorder.receivers.reload(receiver_id)
-    raise Unavailable(f"the event receiver {receiver_id} changes faster than the event can be checked; try again")
+        receivers, refused = await _check_all(recorder, principal, batch)
+        if refused and not partial:
+            raise refusal_of(refused)
+        results: list[Result] = [refused.get(place, event_id) for place, event_id in enumerate(minted)]
+        places = [place for place in range(len(batch)) if place not in refused]
+        repeats = _repeats(batch, places)
+        stored = [place for place in places if place not in repeats]
+        rows = [_row(minted[place], _posted(batch[place]), receivers[place], principal, traceparent) for place in stored]
+        own = {row: (claimed, Answered(minted[place])) for row, place in enumerate(stored) if (claimed := _posted(batch[place]).own) is not None}
+        for place, first in repeats.items():
+            results[place] = results[first]
+        if not rows and claim is None:
+            return results
+        lane = recorder.bulk if len(rows) > ROWS_SHARED_MAX else recorder.commit
+        answered = (claim, Answered(minted[0], 207 if partial else 201, answer(results))) if claim is not None else None
+        outcome = await lane.store(rows, answered, own)
+        if isinstance(outcome, Stored):
+            for row, event_id in outcome.earlier.items():
+                results[stored[row]] = EventId(event_id)
+            for place, first in repeats.items():
+                results[place] = results[first]
+            return results
+        for receiver_id in outcome.receiver_ids:
+            await recorder.receivers.reload(EventReceiverId(receiver_id))
+    raise _changes_too_fast("of this batch")
 
 
-def require_may_post(principal: Principal, receiver: ReceiverInForce) -> None:
+def may_post(principal: Principal, receiver: ReceiverInForce) -> bool:
     """What a forged event opens is a release gate: to a restricted receiver only its owner and administrators post."""
-    if receiver.restricted and not principal.owns(receiver.owner_id):
+    return not receiver.restricted or principal.owns(receiver.owner_id)
+
+
+def _require_may_post(principal: Principal, receiver: ReceiverInForce) -> None:
+    if not may_post(principal, receiver):
         raise PermissionDenied(f"the event receiver {receiver.id} is restricted: only its owner or an administrator may post to it")
 
 
-async def _append(database: Database, checked: CheckedEvent, claim: Claim | None) -> bool:
-    """Store it with its outbox row. False: the receiver is gone or has another version now, and nothing was stored."""
-    give_up_at_s = time.monotonic() + RETRY_FOR_S
-    row = checked.row()
-    while True:
+async def _check_all(recorder: Recorder, principal: Principal, batch: Batch) -> tuple[dict[int, ReceiverInForce], dict[int, XzeprError]]:
+    """By place: the receiver that each satisfies, or why it is refused."""
+    receivers: dict[int, ReceiverInForce] = {}
+    refused: dict[int, XzeprError] = {}
+    asked: set[tuple[str, int]] = set()
+    for place, posted in enumerate(batch):
+        if place % EVENTS_AT_ONCE == EVENTS_AT_ONCE - 1:
+            await asyncio.sleep(0)
+        if isinstance(posted, XzeprError):
+            refused[place] = posted
+            continue
         try:
-            if claim is None:
-                async with database.connection() as connection:
-                    return await connection.fetchval(queries["record_event"], *row) is not None
-            return await _append_once(database, checked.id, row, claim)
-        except asyncpg.UniqueViolationError:
-            # Nobody else mints this id: the try before this one was still committing when it was looked up.
-            log.info("event.commit_was_late", event_id=checked.id)
-            return True
-        except Unavailable as error:
-            log.warning("event.commit_unknown", event_id=checked.id, reason=error.message)
-            if await _is_recorded(database, checked.id, give_up_at_s):
-                return True
-
-
-async def _append_once(database: Database, event_id: EventId, row: tuple[Any, ...], claim: Claim) -> bool:
-    """With the claim of its key, in one transaction. Raises Replayed when an earlier request did it."""
-    async with database.connection() as connection:
-        transaction = connection.transaction()
-        await transaction.start()
-        try:
-            await take(connection, claim, event_id)
-            stored = await connection.fetchval(queries["record_event"], *row) is not None
-        except BaseException:
-            await transaction.rollback()
-            raise
-        # A claim without its event must not stay: the event is checked again, and claims anew.
-        await (transaction.commit() if stored else transaction.rollback())
-        return stored
-
-
-async def _is_recorded(database: Database, event_id: EventId, give_up_at_s: float) -> bool:
-    """Whether a commit whose answer was lost went through. Raises Unavailable when the database stays away."""
-    while True:
-        await asyncio.sleep(RETRY_INTERVAL_S)
-        try:
-            async with database.connection() as connection:
-                return bool(await connection.fetchval(queries["is_recorded"], event_id))
+            receiver_id = ids.parse(EventReceiverId, posted.event.event_receiver_id, "/event_receiver_id")
+            receivers[place] = await _checked(recorder, principal, posted, receiver_id, asked)
         except Unavailable:
-            if time.monotonic() >= give_up_at_s:
+            raise
+        except XzeprError as error:
+            refused[place] = error
+    return receivers, refused
+
+
+async def _checked(
+    recorder: Recorder, principal: Principal, posted: Posted, receiver_id: EventReceiverId, asked: set[tuple[str, int]]
+) -> ReceiverInForce:
+    """The receiver in force as far as this process knows, which the event satisfies. Raises as record_event().
+
+    asked: receivers, with their version (0: there is none), that the database was asked about a moment ago; it is asked once for a batch.
+    """
+    receiver = None if (receiver_id, 0) in asked else await recorder.receivers.get(receiver_id)
+    for _ in range(RECHECKS_MAX):
+        if receiver is None:
+            asked.add((receiver_id, 0))
+            raise InvalidInput.at("/event_receiver_id", f"there is no event receiver {receiver_id}")
+        try:
+            _require_may_post(principal, receiver)
+            await recorder.checker.check(
+                receiver.id, receiver.resource_version, receiver.schema_text, receiver.default_draft, posted.payload, posted.payload_text
+            )
+        except (PayloadMismatch, PermissionDenied):
+            # Refused by what is kept in memory, which may be old: only the version in force refuses.
+            if (receiver_id, receiver.resource_version) in asked:
                 raise
+            in_force = await recorder.receivers.reload(receiver_id)
+            if in_force is not None:
+                asked.add((receiver_id, in_force.resource_version))
+                if in_force.resource_version == receiver.resource_version:
+                    raise
+            receiver = in_force
+            continue
+        return receiver
+    raise _changes_too_fast(receiver_id)
+
+
+def _row(event_id: EventId, posted: Posted, receiver: ReceiverInForce, principal: Principal, traceparent: str | None) -> tuple[object, ...]:
+    return CheckedEvent(
+        event_id, posted.event, posted.payload_text, receiver.id, receiver.resource_version, principal.id, ids.time_of(event_id), traceparent
+    ).row()
+
+
+def _posted(item: Posted | XzeprError) -> Posted:
+    assert isinstance(item, Posted)
+    return item
+
+
+def _repeats(batch: Batch, places: Sequence[int]) -> dict[int, int]:
+    """Events that bring the same key as an earlier one of the batch: place to the place of the first. Raises Conflict for another event."""
+    first: dict[str, int] = {}
+    repeats: dict[int, int] = {}
+    for place in places:
+        own = _posted(batch[place]).own
+        if own is None or first.setdefault(own.key, place) == place:
+            continue
+        repeats[place] = first[own.key]
+        earlier = _posted(batch[repeats[place]]).own
+        if earlier is not None and earlier.body_sha256 != own.body_sha256:
+            raise Conflict(OTHER_EVENT, faults=(Fault(f"/{place}", OTHER_EVENT),))
+    return repeats
+
+
+def _changes_too_fast(what: str) -> Unavailable:
+    return Unavailable(f"the event receiver {what} changes faster than the event can be checked; try again")

@@ -4,15 +4,17 @@ stream are let go (they resume by their position), then it ends."""
 import asyncio
 import socket
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Final
 
 import uvicorn
 
-from xzepr.app import build_app, build_house
+from xzepr.app import build_app, build_hot_route, build_house
 from xzepr.house import House
 from xzepr.processes.orders import Orders
 from xzepr.settings import Settings
+from xzepr.web.hot import HotProtocol
 
 # An open request may take this long to be answered after SIGTERM.
 DRAIN_S: Final = 20
@@ -42,9 +44,10 @@ def run_web(orders: Orders, settings: Settings, ready: Callable[[], None]) -> in
     """Serve until SIGTERM; the exit code."""
     assert orders.listen_fd is not None
     house = build_house(settings, connections_min=orders.connections_min, connections_max=orders.connections_max)
+    app = build_app(house)
     config = uvicorn.Config(
-        build_app(house),
-        http="httptools",
+        app,
+        http=partial(HotProtocol, hot=build_hot_route(house, app)),  # type: ignore[arg-type]
         loop="uvloop",
         ws="none",
         lifespan="on",

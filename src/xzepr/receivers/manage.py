@@ -166,6 +166,10 @@ class Receivers:
         self._kept.move_to_end(receiver_id)
         return kept
 
+    def kept(self, receiver_id: str) -> ReceiverInForce | None:
+        """From memory alone, maybe an old version. None: it is not there, which says nothing about the database."""
+        return self._kept.get(EventReceiverId(receiver_id))
+
     async def reload(self, receiver_id: EventReceiverId) -> ReceiverInForce | None:
         """As the database has it now."""
         async with self._database.connection() as connection:

@@ -76,6 +76,12 @@ class PayloadChecker:
                 raise _mismatch(faults, len(errors) - len(faults))
         await self._check_elsewhere(event_receiver_id, HelperOrder("payload", schema_text, default_draft, payload_text))
 
+    def is_plainly_valid(self, event_receiver_id: str, resource_version: int, payload: Any, payload_text: str) -> bool:
+        """Whether it satisfies a schema that is in memory, by a check that is cheap. False says nothing."""
+        kept = self._kept.get((event_receiver_id, resource_version))
+        compiled = kept.compiled if kept is not None else None
+        return compiled is not None and compiled.is_cheap(payload_text) and compiled.validator.is_valid(payload)
+
     async def close(self) -> None:
         """End the helpers. Nothing may be asked afterwards."""
         for task in self._compiling.values():

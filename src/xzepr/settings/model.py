@@ -167,6 +167,31 @@ class Stream(_Section, frozen=True):
     retention_days: Annotated[int, _about("Days that a message can be read again.", ge=1, le=36_500)] = 30
 
 
+class SubjectRule(_Section, frozen=True, kw_only=True):
+    """How CloudEvents of a type come to the five fields of an artifact. In a field, {path} or {path|default} is filled in: subject, any attribute,
+    purl.type, purl.name, purl.namespace, purl.version, purl.qualifiers.KEY of a package URL in the subject, data.… of the payload."""
+
+    type: Annotated[str, _about("A CloudEvent's type; * within it matches anything.", min_length=1)]
+    name: Annotated[str, _about("The artifact's name.", min_length=1)] = "{purl.name}"
+    version: Annotated[str, _about("Its version.", min_length=1)] = "{purl.version}"
+    release: Annotated[str, _about("Its release.", min_length=1)] = "{purl.qualifiers.release|0}"
+    platform_id: Annotated[str, _about("Its platform.", min_length=1)] = "{purl.qualifiers.arch|any}"
+    package: Annotated[str, _about("Its package type.", min_length=1)] = "{purl.type}"
+    outcome: Annotated[str, _about("Path of the event's outcome; empty: every event is a success.")] = "data.subject.content.outcome"
+    failed_outcomes: Annotated[list[str], _about("Outcomes that are failures.")] = msgspec.field(
+        default_factory=lambda: ["fail", "failure", "error", "cancel"]
+    )
+
+
+class CloudEvents(_Section, frozen=True):
+    """CloudEvents that are posted."""
+
+    subject_rules: Annotated[
+        list[SubjectRule],
+        _about('Each {type: "dev.cdevents.*", name: "{purl.name}", …}; the first that matches counts, before the one for CDEvents that is built in.'),
+    ] = []
+
+
 class RetentionRule(_Section, frozen=True, kw_only=True):
     """Events of these receivers go when they are older."""
 
@@ -259,6 +284,7 @@ class Settings(_Section, frozen=True):
     tls: Tls = Tls()
     kafka: Kafka = Kafka()
     stream: Stream = Stream()
+    cloudevents: CloudEvents = CloudEvents()
     retention: Retention = Retention()
     auth: Auth = Auth()
     graphql: Graphql = Graphql()

@@ -18,19 +18,19 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Router
 from starlette.routing import Route as StarletteRoute
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from xzepr import clock, ids
 from xzepr.auth.authenticate import Authenticator
 from xzepr.auth.principal import Principal
 from xzepr.errors import BodyTooLarge, InvalidInput, MethodNotAllowed, NotFound, RequestTimeout, UnsupportedMediaType
 from xzepr.idempotency import KEY_MAX_CHARS, Claim, Replayed, find_answer
+from xzepr.inputs import decode_body, decode_query
 from xzepr.page import Created
 from xzepr.settings import Settings
 from xzepr.web.call import Answer, Call, traceparent_of
-from xzepr.web.inputs import decode_body, decode_query
 from xzepr.web.middleware import Doorway, allowed_methods
-from xzepr.web.routes import Route, require_complete
+from xzepr.web.routes import Form, Route, require_complete
 
 BASE: Final = "/api/v1"
 # The same contract under a name that stays when the EPR dialect takes the root.
@@ -46,7 +46,7 @@ def build_asgi(
     settings: Settings,
     lifespan: Callable[[Any], AbstractAsyncContextManager[None]],
     static_directory: str,
-) -> ASGIApp:
+) -> Doorway:
     """The application. Raises IncompleteRoute for a route that must not be served."""
     require_complete(table)
     authenticator = Authenticator(settings)
@@ -77,6 +77,7 @@ class _Door:
         self._house = house
         self._authenticator = authenticator
         self._body_max_bytes = settings.security.validation.max_body_size
+        self._batch_max_bytes = settings.security.validation.max_batch_body_size
         self._body_timeout_s = settings.server.request_timeout_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -101,10 +102,14 @@ class _Door:
         path = {name: ids.parse(kind, request.path_params[name], name) for name, kind in route.path_params.items()}
         query = decode_query(request.scope["query_string"], route.query or _NoQuery)
         raw_body, body, tree = b"", None, None
-        if route.body is not None:
-            _require_json(request)
-            raw_body = await self._read_body(request)
-            body, tree = decode_body(raw_body, route.body)
+        if route.takes_body:
+            form = _form_of(route, request)
+            raw_body = await self._read_body(request, self._batch_max_bytes if form is not None and form.large else self._body_max_bytes)
+            if form is not None:
+                body = await form.read(raw_body, request.headers)
+            else:
+                assert route.body is not None
+                body, tree = decode_body(raw_body, route.body)
         call = Call(
             house=self._house,
             principal=principal,
@@ -132,35 +137,34 @@ class _Door:
         digest = sha256(raw_body).digest()
         return Claim(principal.id or "", f"{route.method} {route.path}", key, digest, clock.now(), self._body_timeout_s)
 
-    async def _read_body(self, request: Request) -> bytes:
+    async def _read_body(self, request: Request, max_bytes: int) -> bytes:
         """Raises BodyTooLarge before more than the limit is held, RequestTimeout when it does not arrive in time."""
         declared = request.headers.get("content-length", "0")
-        if declared.isascii() and declared.isdigit() and int(declared[:20]) > self._body_max_bytes:
-            raise self._too_large()
+        if declared.isascii() and declared.isdigit() and int(declared[:20]) > max_bytes:
+            raise _too_large(max_bytes)
         received = bytearray()
         try:
             async with asyncio.timeout(self._body_timeout_s):
                 async for piece in request.stream():
-                    if len(received) + len(piece) > self._body_max_bytes:
-                        raise self._too_large()
+                    if len(received) + len(piece) > max_bytes:
+                        raise _too_large(max_bytes)
                     received += piece
         except TimeoutError:
             raise RequestTimeout(f"the body did not arrive within {self._body_timeout_s:g} s (server.request_timeout_seconds)") from None
         return bytes(received)
 
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"a body has at most {self._body_max_bytes} bytes here (security.validation.max_body_size)")
-
 
 async def _once(route: Route, call: Call[Any], claim: Claim) -> Answer | Response:
     """The first answer again when the key was used; else the act, unless another request with the key is faster."""
-    answer_id = await find_answer(call.house.database, claim)
-    if answer_id is None:
+    earlier = await find_answer(call.house.database, claim)
+    if earlier is None:
         try:
             return await route.handler(call)
         except Replayed as replayed:
-            answer_id = replayed.answer_id
-    return Answer(Created(answer_id), headers={"Location": f"{route.path}/{answer_id}", "Idempotency-Replayed": "true"})
+            earlier = replayed.answer
+    if earlier.body is not None:
+        return Answer(msgspec.Raw(earlier.body.encode()), earlier.status, headers={"Idempotency-Replayed": "true"})
+    return Answer(Created(earlier.id), headers={"Location": f"{route.path}/{earlier.id}", "Idempotency-Replayed": "true"})
 
 
 class _NoQuery(msgspec.Struct, frozen=True):
@@ -184,12 +188,21 @@ class _Static(StaticFiles):
         return response
 
 
-def _require_json(request: Request) -> None:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise UnsupportedMediaType(f"this address takes application/json, not {media_type[:100] or 'a body without Content-Type'}")
-    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+def _too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"a body has at most {max_bytes} bytes here (security.validation.max_body_size, max_batch_body_size)")
+
+
+def _form_of(route: Route, request: Request) -> Form | None:
+    """How the body is written; None: as one JSON object. Raises UnsupportedMediaType."""
+    headers = request.headers
+    if headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise UnsupportedMediaType("this address takes no Content-Encoding")
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    form = next((form for form in route.forms if form.takes(media_type, headers)), None)
+    if form is None and (route.body is None or media_type != "application/json"):
+        known = (["application/json"] if route.body is not None else []) + [form.media_type for form in route.forms if form.chosen_by is None]
+        raise UnsupportedMediaType(f"this address takes {', '.join(known)}, not {media_type[:100] or 'a body without Content-Type'}")
+    return form
 
 
 def _response(route: Route, answer: Answer) -> Response:

@@ -47,7 +47,7 @@ class Doorway:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        self._host_rule = _HostRule(settings)
+        self.host_rule = _HostRule(settings)
         self._origins = _Origins(settings)
         self._csp = CSP if settings.security.headers.csp == "default" else settings.security.headers.csp
         self._hsts = f"max-age={settings.security.headers.hsts_max_age}"
@@ -61,6 +61,13 @@ class Doorway:
             await send({"type": "websocket.close", "code": 1008, "reason": "there is nothing at this address"})
         else:
             await self._app(scope, receive, send)
+
+    def plain_headers(self, scheme: str) -> list[tuple[bytes, bytes]]:
+        """What every answer to a request without an origin carries, besides its own headers and its request id."""
+        answer = MutableHeaders()
+        self._dress(answer, {"scheme": scheme, "method": "POST"}, Headers(), "")
+        del answer["X-Request-ID"]
+        return answer.raw
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started_s = time.perf_counter()
@@ -92,7 +99,7 @@ class Doorway:
                 log.debug("request.answered", method=method, path=instance, status=status, ms=took_ms)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send, headers: Headers, request_id: str) -> None:
-        self._host_rule.require(headers, scope.get("server"))
+        self.host_rule.require(headers, scope.get("server"))
         if scope["method"] not in SAFE_METHODS:
             self._origins.require_own(headers)
         state = {**scope.get("state", {}), "request_id": request_id}

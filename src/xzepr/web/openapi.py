@@ -119,8 +119,9 @@ def build_document(routes: Sequence[Route]) -> dict[str, Any]:
     """The whole document as plain objects. routes: complete (routes.require_complete)."""
     shown = [route for route in routes if route.in_document]
     types: list[Any] = [kind for route in shown for kind in (route.body, route.answer) if kind is not None]
+    types += [form.kind for route in shown for form in route.forms if not isinstance(form.kind, dict)]
     schemas, components = msgspec.json.schema_components([*types, problems.Problem], ref_template=_REF)
-    by_type = dict(zip([*types, problems.Problem], schemas, strict=True))
+    by_type = {_key(kind): schema for kind, schema in zip([*types, problems.Problem], schemas, strict=True)}
     with_etag = {route.path for route in shown if route.conditional}
     paths: dict[str, dict[str, Any]] = {}
     for route in shown:
@@ -187,9 +188,8 @@ def _operation(route: Route, by_type: dict[Any, Any], *, has_etag: bool) -> dict
         operation["description"] = route.description
     if parameters := [*_path_parameters(route), *_query_parameters(route), *_header_parameters(route)]:
         operation["parameters"] = parameters
-    if route.body is not None:
-        content = _content(by_type[route.body], route.body, route.example_body)
-        operation["requestBody"] = {"required": True, "content": {"application/json": content}}
+    if route.takes_body:
+        operation["requestBody"] = {"required": True, "content": _bodies(route, by_type)}
     answer = _success(route, by_type, has_etag=has_etag)
     operation["responses"] = {str(route.status): answer, **_problem_answers(route)}
     for status in route.other_statuses:
@@ -197,6 +197,22 @@ def _operation(route: Route, by_type: dict[Any, Any], *, has_etag: bool) -> dict
         other = operation["responses"].setdefault(str(status), {**answer, "content": {}})
         other["content"] = {**answer["content"], **other["content"]}
     return operation
+
+
+def _key(kind: Any) -> Any:
+    """Of a type, as a key: a list type is another object each time it is written."""
+    return repr(kind)
+
+
+def _bodies(route: Route, by_type: dict[Any, Any]) -> dict[str, Any]:
+    """By media type."""
+    found = {}
+    if route.body is not None:
+        found["application/json"] = _content(by_type[_key(route.body)], route.body, route.example_body)
+    for form in route.forms:
+        schema = form.kind if isinstance(form.kind, dict) else by_type[_key(form.kind)]
+        found[form.media_type] = {"schema": schema} if form.example is None else {"schema": schema, "example": form.example}
+    return found
 
 
 def _content(schema: Any, kind: Any, own_example: Any) -> dict[str, Any]:
@@ -207,7 +223,7 @@ def _content(schema: Any, kind: Any, own_example: Any) -> dict[str, Any]:
 
 def _success(route: Route, by_type: dict[Any, Any], *, has_etag: bool) -> dict[str, Any]:
     names = ["X-Request-ID"]
-    if route.status == 201:
+    if route.status == 201 and route.has_location:
         names.append("Location")
     if has_etag and route.answer is not None:
         names.append("ETag")
@@ -215,7 +231,7 @@ def _success(route: Route, by_type: dict[Any, Any], *, has_etag: bool) -> dict[s
         names.append("Idempotency-Replayed")
     answer: dict[str, Any] = {"description": route.summary, "headers": _headers(names)}
     if route.answer is not None:
-        answer["content"] = {route.media_type: _content(by_type[route.answer], route.answer, route.example_answer)}
+        answer["content"] = {route.media_type: _content(by_type[_key(route.answer)], route.answer, route.example_answer)}
     if route.has_page:
         answer["content"]["text/html"] = {"schema": {"type": "string"}}
     return answer
@@ -276,7 +292,7 @@ def problems_of(route: Route) -> list[type[XzeprError]]:
         kinds.add(InvalidId)
     if route.method != "GET":
         kinds.add(ForeignOrigin)
-    if route.body is not None:
+    if route.takes_body:
         kinds |= {MalformedBody, BodyTooLarge, RequestTimeout, UnsupportedMediaType}
         # Bodies and cursors hold ids as well.
         kinds.add(InvalidId)

@@ -41,9 +41,9 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     errors: list[InputFault] = []
 
 
-def problem_answer(error: XzeprError, *, instance: str, request_id: str) -> Response:
-    """The one translation of our errors into HTTP. instance: the path as sent, percent-encoded."""
-    problem = Problem(
+def problem_of(error: XzeprError, *, instance: str, request_id: str) -> Problem:
+    """The problem alone, for an answer that tells of several things."""
+    return Problem(
         type=f"{TYPE_BASE}{error.code}",
         title=title_of(type(error)),
         status=error.status,
@@ -54,6 +54,11 @@ def problem_answer(error: XzeprError, *, instance: str, request_id: str) -> Resp
         request_id=request_id,
         errors=[InputFault(fault.pointer, fault.message) for fault in error.faults],
     )
+
+
+def problem_answer(error: XzeprError, *, instance: str, request_id: str) -> Response:
+    """The one translation of our errors into HTTP. instance: the path as sent, percent-encoded."""
+    problem = problem_of(error, instance=instance, request_id=request_id)
     # Members of its own never take the place of the standard ones.
     body: dict[str, Any] = {**error.extra, **msgspec.to_builtins(problem)}
     return Response(msgspec.json.encode(body), error.status, _headers_of(error), MEDIA_TYPE)

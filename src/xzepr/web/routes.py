@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
+from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from xzepr.auth.permissions import Permission, Public
@@ -16,6 +17,26 @@ from xzepr.errors import XzeprError
 from xzepr.web.call import Answer
 
 Handler = Callable[[Any], Awaitable[Answer | Response]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """One way in which a body may be written. media_type: by which it is chosen, unless `chosen_by` says otherwise.
+
+    read: from the bytes and the request's headers to what the handler gets as body; raises what is wrong with it. kind: for the document, what
+    msgspec describes, or a JSON Schema. large: it may be as large as a batch.
+    """
+
+    media_type: str
+    read: Callable[[bytes, Headers], Awaitable[Any]]
+    kind: Any
+    example: Any = None
+    large: bool = False
+    chosen_by: Callable[[Headers], bool] | None = None
+
+    def takes(self, media_type: str, headers: Headers) -> bool:
+        """Whether a request with these headers is written so."""
+        return self.chosen_by(headers) if self.chosen_by is not None else media_type == self.media_type
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +54,8 @@ class Route:
     path_params: Mapping[str, Callable[[str], str]] = field(default_factory=dict)
     query: type[msgspec.Struct] | None = None
     body: type[msgspec.Struct] | None = None
+    # Other ways of writing the body than `body` as one JSON object, tried first. A route may have these alone.
+    forms: tuple[Form, ...] = ()
     answer: Any = None
     status: int = 200
     media_type: str = "application/json"
@@ -49,8 +72,15 @@ class Route:
     other_statuses: tuple[int, ...] = ()
     # Takes an Idempotency-Key; its answer is the id of what was made.
     idempotent: bool = False
+    # A 201 says where the new object is; a batch has no place of its own.
+    has_location: bool = True
     # Takes If-Match, and answers with an ETag where it has a body.
     conditional: bool = False
+
+    @property
+    def takes_body(self) -> bool:
+        """Whether a request has one."""
+        return self.body is not None or bool(self.forms)
 
     @property
     def permissions(self) -> tuple[Permission, ...]:
@@ -75,7 +105,7 @@ def require_complete(routes: Iterable[Route]) -> None:
             raise IncompleteRoute(f"{where} names no type for its answer")
         if route.body is None and route.method in ("PUT", "PATCH"):
             raise IncompleteRoute(f"{where} names no type for its body")
-        if route.body is not None and route.method in ("GET", "DELETE"):
+        if route.takes_body and route.method in ("GET", "DELETE"):
             raise IncompleteRoute(f"{where} takes a body, which a {route.method} has not")
         named = {part[1:-1] for part in route.path.split("/") if part.startswith("{")}
         if named != set(route.path_params):

@@ -1,0 +1,10 @@
+-- What a retried batch and a repeated CloudEvent need.
+
+-- answer: the body that was answered, where an id alone does not say it (a batch). lasting: kept as long as the event that it names, so
+-- never too old: the source and id of a CloudEvent.
+alter table idempotency_keys
+    add column answer_status integer,
+    add column answer text,
+    add column lasting boolean not null default false;
+-- Retention takes the key away with its event.
+create index idempotency_keys_lasting_idx on idempotency_keys (answer_id) where lasting;

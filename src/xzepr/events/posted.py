@@ -1,0 +1,111 @@
+"""What a body asks to be recorded: one event or many, each checked for its form, none yet against its receiver.
+
+A batch is read event by event, with a pause for the others after every few: sixteen megabytes take a third of a second. Faults of a batch are told
+with the place of the event first: `/25/name`. Source: contract `rest.md`, "Events".
+"""
+
+import asyncio
+from typing import Any, Final
+
+import msgspec
+
+from xzepr.errors import BodyTooLarge, Fault, InvalidInput, MalformedBody, PermissionDenied, XzeprError
+from xzepr.events.model import NewEvent
+from xzepr.idempotency import Claim
+from xzepr.inputs import decode_body
+from xzepr.json_text import FAULTS_MAX, compact, parse_strict
+
+BATCH_EVENTS_MAX: Final = 10_000
+# So many are read or checked before others get their turn: a millisecond or two.
+EVENTS_AT_ONCE: Final = 50
+
+
+class Posted(msgspec.Struct, frozen=True):
+    """One event. payload: the decoded tree of event.payload; payload_text: its compact text. own: the key that it brings itself."""
+
+    event: NewEvent
+    payload: Any
+    payload_text: str
+    own: Claim | None = None
+
+
+# Of a batch, each event or what is wrong with it.
+Batch = list[Posted | XzeprError]
+
+
+def read_event(body: bytes) -> Posted:
+    """A JSON object. Raises MalformedBody, InvalidInput with all faults."""
+    event, tree = decode_body(body, NewEvent)
+    return Posted(event, tree["payload"], compact(bytes(event.payload)))
+
+
+async def read_json_batch(body: bytes, event_max_bytes: int) -> Batch:
+    """A JSON array. Raises MalformedBody, InvalidInput when it is none, BodyTooLarge when it holds too many."""
+    return await read_each(split_array(body), event_max_bytes)
+
+
+async def read_ndjson_batch(body: bytes, event_max_bytes: int) -> Batch:
+    """A JSON object a line; empty lines are passed over. Raises as read_json_batch()."""
+    return await read_each([line for line in body.split(b"\n") if line.strip()], event_max_bytes)
+
+
+def split_array(body: bytes) -> list[bytes]:
+    """The texts of its items, not yet looked into. Raises MalformedBody, InvalidInput."""
+    if not body.strip():
+        raise MalformedBody("the body is empty; it must be a JSON array", faults=(Fault("", "is empty; must be a JSON array"),))
+    try:
+        return [bytes(item) for item in msgspec.json.decode(body, type=list[msgspec.Raw])]
+    except msgspec.ValidationError:
+        parse_strict(body)
+        raise InvalidInput.at("", "must be an array") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise MalformedBody(f"the body is not JSON: {error}", faults=(Fault("", f"is not JSON: {error}"),)) from None
+
+
+async def read_each(texts: list[bytes], event_max_bytes: int) -> Batch:
+    """Each text as one event."""
+    require_number(texts)
+    found: Batch = []
+    for place, text in enumerate(texts):
+        if place % EVENTS_AT_ONCE == EVENTS_AT_ONCE - 1:
+            await asyncio.sleep(0)
+        try:
+            require_size(text, event_max_bytes)
+            found.append(read_event(text))
+        except XzeprError as error:
+            found.append(error)
+    return found
+
+
+def require_number(texts: list[bytes]) -> None:
+    """Raises InvalidInput for none, BodyTooLarge for too many."""
+    if not texts:
+        raise InvalidInput.at("", "must hold at least one event")
+    if len(texts) > BATCH_EVENTS_MAX:
+        raise BodyTooLarge(f"a batch has at most {BATCH_EVENTS_MAX} events, not {len(texts)}")
+
+
+def require_size(text: bytes, event_max_bytes: int) -> None:
+    """Raises BodyTooLarge."""
+    if len(text) > event_max_bytes:
+        message = f"an event has at most {event_max_bytes} bytes here (security.validation.max_body_size)"
+        raise BodyTooLarge(message, faults=(Fault("", message),))
+
+
+def refusal_of(refused: dict[int, XzeprError]) -> XzeprError:
+    """All that is wrong with a batch, as one error: of the kind that comes first in the order of checks. refused: by place."""
+    kinds = sorted({type(error) for error in refused.values()}, key=_rank)
+    faults = [fault for place, error in sorted(refused.items()) for fault in _placed(place, error)]
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return kinds[0](f"{faults[0].pointer}: {faults[0].message}{more}", faults=tuple(faults[:FAULTS_MAX]))
+
+
+def _rank(kind: type[XzeprError]) -> tuple[int, int]:
+    """Malformed before invalid, form before permission, permission before schema; of one class the most general first."""
+    order = (MalformedBody, BodyTooLarge, InvalidInput, PermissionDenied)
+    return next((place for place, known in enumerate(order) if issubclass(kind, known)), len(order)), len(kind.__mro__)
+
+
+def _placed(place: int, error: XzeprError) -> list[Fault]:
+    faults = error.faults or (Fault("", error.message),)
+    return [Fault(f"/{place}{fault.pointer}", fault.message) for fault in faults]

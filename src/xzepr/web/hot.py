@@ -1,0 +1,266 @@
+"""One route without ceremony: uvicorn's protocol, with a short way for the request that comes ten thousand times a second.
+
+An ordinary request costs a task, a scope, a dozen small objects and several wake-ups before a handler sees it; that is four fifths of the time of a
+POST that stores one event. Here a request that is plain in every respect goes from the parser to the hot route as bytes, and its answer from there
+to the socket. *Plain* is a list of what is known to be harmless, never a list of what is not: a header that is not named in _PLAIN_HEADERS, a
+body that did not arrive in one piece, a pipelined request, a host not seen before, and the ordinary way is taken, as if this file were not
+there. So every rule lives in the ordinary door, and this one keeps those that even a plain request needs: host, principal, permission, request
+id, the headers of an answer. tests/integration/test_hot.py compares the two.
+
+States of a connection: at rest; held (headers seen, body not whole yet, this lasts no longer than one data_received); taken (the hot route will
+answer); ordinary (uvicorn's). A connection that is lost while it is taken loses its answer, not its event.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import structlog
+from starlette.datastructures import Headers
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from xzepr import ids
+from xzepr.auth.authenticate import Authenticator
+from xzepr.auth.permissions import Permission
+from xzepr.auth.principal import Principal
+from xzepr.errors import UnknownHost, XzeprError
+from xzepr.ids import MessageId
+from xzepr.web.call import traceparent_of
+from xzepr.web.middleware import Doorway
+from xzepr.web.problems import problem_answer, unknown_error_answer
+
+log = structlog.get_logger(__name__)
+
+_PLAIN_HEADERS: Final = frozenset(
+    {b"host", b"user-agent", b"accept", b"accept-encoding", b"accept-language", b"connection", b"content-type", b"content-length", b"x-request-id"}
+    | {b"traceparent", b"tracestate", b"date"}
+)
+_REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
+HOSTS_KEPT_MAX: Final = 1_000
+
+# What a hot route gives back: the id of what was made; an error; None: the ordinary way must look at it, nothing was done.
+HotAnswer = str | Exception | None
+Done = Callable[[HotAnswer], None]
+
+
+class Take(Protocol):
+    """A hot route's work. True: taken, and `done` will be called once; False: nothing happened."""
+
+    def __call__(self, principal: Principal, body: bytes, traceparent: str | None, done: Done, /) -> bool:
+        """See above."""
+        ...
+
+
+class HotRoute:
+    """What all connections of a process share. path: without a slash at its end; body_max_bytes: as the ordinary door has it."""
+
+    def __init__(self, doorway: Doorway, authenticator: Authenticator, *, path: str, permission: Permission, body_max_bytes: int, take: Take) -> None:
+        self.path = path.encode()
+        self.instance = path
+        self.take = take
+        self.body_max_bytes = body_max_bytes
+        self._doorway = doorway
+        self._authenticator = authenticator
+        self._permission = permission
+        self._known_hosts: set[tuple[bytes, Any]] = set()
+        self._head = b""
+        self._head_made_of: Any = None
+
+    def principal(self, client: tuple[str, int] | None) -> Principal | None:
+        """Who a plain request from this address is; None when that is nobody who may."""
+        principal = self._authenticator.principal(client[0] if client else None, Headers())
+        return principal if self._permission in principal.permissions else None
+
+    def knows_host(self, host: bytes, server: tuple[str, int | None] | None) -> bool:
+        """Whether the ordinary rule takes it."""
+        key = (host, server)
+        if key in self._known_hosts:
+            return True
+        try:
+            self._doorway.host_rule.require(Headers(raw=[(b"host", host)]), server)
+        except UnknownHost:
+            return False
+        if len(self._known_hosts) < HOSTS_KEPT_MAX:
+            self._known_hosts.add(key)
+        return True
+
+    def created(self, made_id: str, request_id: bytes, scheme: str, default_headers: list[tuple[bytes, bytes]]) -> bytes:
+        """201 with the id, to the byte what the ordinary door answers."""
+        if self._head_made_of is not default_headers:
+            # uvicorn makes a new list each second, with a new date.
+            dressed = self._doorway.plain_headers(scheme)
+            self._head = STATUS_LINE[201] + _lines(default_headers) + _lines(dressed) + b"content-type: application/json\r\n"
+            self._head_made_of = default_headers
+        made = made_id.encode()
+        return b'%blocation: %b/%b\r\ncontent-length: 37\r\nx-request-id: %b\r\n\r\n{"data":"%b"}' % (
+            self._head,
+            self.path,
+            made,
+            request_id,
+            made,
+        )
+
+    def refused(self, error: Exception, request_id: str, scheme: str, default_headers: list[tuple[bytes, bytes]]) -> bytes:
+        """The problem answer of the ordinary door."""
+        make = problem_answer if isinstance(error, XzeprError) else unknown_error_answer
+        response = make(error, instance=self.instance, request_id=request_id)  # type: ignore[arg-type]
+        headers = [*default_headers, *self._doorway.plain_headers(scheme), *response.raw_headers, (b"x-request-id", request_id.encode())]
+        return STATUS_LINE[response.status_code] + _lines(headers) + b"\r\n" + bytes(response.body)
+
+
+class _Taken:
+    """Stands where uvicorn keeps the request that is being answered, so that its rules for pipelining, draining and lost connections hold."""
+
+    __slots__ = ("disconnected", "keep_alive", "message_event", "response_complete")
+
+    def __init__(self) -> None:
+        self.response_complete = False
+        self.keep_alive = True
+        self.disconnected = False
+        self.message_event = _NOBODY_WAITS
+
+
+class _NobodyWaits:
+    def set(self) -> None:
+        """Of an event that nobody waits for."""
+
+
+_NOBODY_WAITS: Final = _NobodyWaits()
+
+
+class HotProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None, *, hot: HotRoute) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._hot = hot
+        self._held: list[bytes] | None = None
+        self._request_id = b""
+        self._traceparent: str | None = None
+        self._principal: Principal | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """From asyncio, once."""
+        super().connection_made(transport)
+        self._principal = self._hot.principal(self.client)
+
+    def data_received(self, data: bytes) -> None:
+        """From asyncio: maybe a part of a request, maybe several."""
+        super().data_received(data)
+        if self._held is not None:
+            # The rest may take its time: the ordinary door has the patience, and the limit of it.
+            held, self._held = self._held, None
+            if not self.transport.is_closing():
+                super().on_headers_complete()
+                for piece in held:
+                    super().on_body(piece)
+
+    def on_headers_complete(self) -> None:
+        """From the parser: here the two ways part."""
+        if self._is_plain():
+            self._held = []
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """From the parser."""
+        if self._held is None:
+            super().on_body(body)
+        else:
+            self._held.append(body)
+
+    def on_message_complete(self) -> None:
+        """From the parser: the request is whole."""
+        held, self._held = self._held, None
+        if held is None:
+            super().on_message_complete()
+            return
+        body = held[0] if len(held) == 1 else b"".join(held)
+        taken, request_id, scope = _Taken(), self._request_id or ids.mint(MessageId).encode(), self.scope
+
+        def done(answer: HotAnswer) -> None:
+            self._answer(taken, answer, request_id, body, scope)
+
+        self.cycle, before = taken, self.cycle  # type: ignore[assignment]
+        assert self._principal is not None
+        if not self._hot.take(self._principal, body, self._traceparent, done):
+            self.cycle = before
+            self._start_ordinary(scope, body)
+
+    def _is_plain(self) -> bool:
+        """Whether a short way may be taken, as far as method, address, headers and the state of the connection tell."""
+        parser = self.parser
+        if self.url != self._hot.path or parser.get_method() != b"POST" or self._principal is None:
+            return False
+        if self.cycle is not None and not self.cycle.response_complete:
+            return False
+        if parser.get_http_version() != "1.1" or not parser.should_keep_alive() or parser.should_upgrade():
+            return False
+        return self._has_plain_headers()
+
+    def _has_plain_headers(self) -> bool:
+        seen = dict(self.headers)
+        if len(seen) != len(self.headers) or not seen.keys() <= _PLAIN_HEADERS:
+            return False
+        length = seen.get(b"content-length", b"")
+        # A length of five digits at most: what is larger takes the ordinary way, whatever the limit is.
+        if not (length.isdigit() and len(length) <= 5 and int(length) <= self._hot.body_max_bytes):
+            return False
+        if seen.get(b"content-type") != b"application/json" or not self._hot.knows_host(seen.get(b"host", b""), self.server):
+            return False
+        given = seen.get(b"x-request-id", b"")
+        self._request_id = given if _REQUEST_ID.fullmatch(given) else b""
+        self._traceparent = traceparent_of(Headers(raw=self.headers)) if b"traceparent" in seen else None
+        return True
+
+    def _answer(self, taken: _Taken, answer: HotAnswer, request_id: bytes, body: bytes, scope: Any) -> None:
+        transport = self.transport
+        if taken.disconnected or transport.is_closing():
+            return
+        if answer is None:
+            self._start_ordinary(scope, body, taken)
+            return
+        default_headers, scheme = self.server_state.default_headers, self.scheme or "http"
+        if isinstance(answer, Exception):
+            response = self._hot.refused(answer, request_id.decode(), scheme, default_headers)
+        else:
+            response = self._hot.created(answer, request_id, scheme, default_headers)
+        if not taken.keep_alive:
+            # The server drains.
+            response = response.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n", 1)
+        transport.write(response)
+        taken.response_complete = True
+        log.debug("request.answered", method="POST", path=self._hot.instance, hot=True, request_id=request_id.decode())
+        if not taken.keep_alive:
+            transport.close()
+        self.on_response_complete()
+
+    def _start_ordinary(self, scope: Any, body: bytes, taken: _Taken | None = None) -> None:
+        """The request, whole, as uvicorn would have begun it. taken: in whose place; requests behind it go on waiting for it."""
+        scope.update(method="POST", path=self._hot.instance, raw_path=self._hot.path, query_string=b"")
+        cycle = RequestResponseCycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=taken is None or taken.keep_alive,
+            on_response=self.on_response_complete,
+        )
+        cycle.body += body
+        cycle.more_body = False
+        cycle.message_event.set()
+        if taken is None or self.cycle is taken:  # type: ignore[comparison-overlap]
+            self.cycle = cycle
+        self._start_asgi_task(cycle, self.app)
+
+
+def _lines(headers: list[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
