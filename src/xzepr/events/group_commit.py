@@ -272,7 +272,11 @@ class GroupCommit:
                 log.info("events.commit_was_late", events=len(attempt.rows))
                 if await self._is_over(attempt, give_up_at_s, Unavailable("the database refuses what it has not stored; try again")):
                     return
-            except _PASSING as error:
+            except (*_PASSING, asyncpg.CheckViolationError) as error:
+                if isinstance(error, asyncpg.CheckViolationError) and error.constraint_name is not None:
+                    await self._split(entries, error)
+                    return
+                # Without a name it is a partition's bound: the partition was made while this insert was on its way to the default one.
                 if isinstance(error, asyncpg.exceptions.LockNotAvailableError) and any(entry.keys for entry in entries):
                     entries = self._without_waiting(entries)
                     continue
