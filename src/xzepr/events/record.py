@@ -110,10 +110,17 @@ async def _append(database: Database, checked: CheckedEvent, claim: Claim | None
             # Nobody else mints this id: the try before this one was still committing when it was looked up.
             log.info("event.commit_was_late", event_id=checked.id)
             return True
+        except asyncpg.CheckViolationError as error:
+            # A partition was made while this row was on its way to the default one: nothing is stored, and now there is a place for it. That
+            # violation names no constraint; ours do.
+            if error.constraint_name is not None:
+                raise
         except Unavailable as error:
             log.warning("event.commit_unknown", event_id=checked.id, reason=error.message)
             if await _is_recorded(database, checked.id, give_up_at_s):
                 return True
+            if time.monotonic() >= give_up_at_s:
+                raise
 
 
 async def _append_once(database: Database, event_id: EventId, row: tuple[Any, ...], claim: Claim) -> bool:
