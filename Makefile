@@ -32,7 +32,7 @@ run: setup ## Set up, then serve; Ctrl-C drains and stops
 demo: setup ## A year of releases on the running server (XZEPR_URL, default http://127.0.0.1:8042)
 	@$(BIN)/python demo/pipeline.py
 
-test: setup lint ## All checks and all tests; a fifth of the long trials
+test: setup lint ## All checks and all tests; a part of the long trials
 	@.ci/prepare
 	$(PYTEST) tests/unit tests/docs tests/integration -m "not alone" -n 2 --dist loadfile
 	$(PYTEST) tests/unit tests/docs tests/integration -m alone

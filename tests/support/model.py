@@ -1,12 +1,13 @@
 """A plain sequential model of the gates. Imports nothing of xzepr; sees nothing but the public stream, from position 1."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 COMPLETE, BROKEN = "complete", "broken"
 
 
-def replay(bodies: list[bytes]) -> dict[str, Any]:
+def replay(bodies: Iterable[bytes]) -> dict[str, Any]:
     """Check every decision in a stream of envelopes, read from position 1. Raises AssertionError at the first that differs.
 
     Returns what the stream held: counts, the newest event by (artifact, receiver), the groups.

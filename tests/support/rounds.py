@@ -1,11 +1,15 @@
-"""Long trials: `make test` runs a fifth of the stated rounds, `make drill` all of them. The seed is printed; SEED= repeats it."""
+"""Long trials: `make test` runs a part of the stated rounds, a fifth unless said otherwise, `make drill` all. The seed is printed; SEED= repeats it."""
 
 import os
 import random
 
 
-def rounds(stated: int) -> int:
-    return stated if os.environ.get("XZEPR_ROUNDS") == "all" else max(1, stated // 5)
+def rounds(stated: int, part: int = 5) -> int:
+    """XZEPR_ROUNDS: `all`, or a number of rounds to try something with."""
+    wanted = os.environ.get("XZEPR_ROUNDS", "")
+    if wanted.isdigit():
+        return min(int(wanted), stated)
+    return stated if wanted == "all" else max(1, stated // part)
 
 
 def seeded(what: str) -> random.Random:

@@ -1,7 +1,7 @@
 """Connections to PostgreSQL, and the one place where a lost connection becomes an answer.
 
-A statement that fails because the database is away raises Unavailable (503); every other error of the database passes through to
-the code that knows what it means. After a restart of the database the pool opens new connections by itself.
+A statement that fails because the database is away, or busy for too long, raises Unavailable (503); every other error of the database passes
+through to the code that knows what it means. After a restart of the database the pool opens new connections by itself.
 """
 
 import asyncio
@@ -33,6 +33,8 @@ CONNECTION_LOST = (
     asyncpg.exceptions.InsufficientResourcesError,
     asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
 )
+# What the database ends although nothing is wrong with it or with us: somebody else held a lock, or two transactions met. Nothing was stored.
+TRY_AGAIN = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 # A paused process must hold nobody up for more than 5 s: the database ends its statement, its wait for a lock, or its open transaction.
 SERVER_SETTINGS = {
     "application_name": "xzepr",
@@ -96,13 +98,15 @@ class Database:
 
 
 class _Translated:
-    """Turn what the driver raises when the database is away into Unavailable, with the cause kept for the log."""
+    """Turn what the driver raises when the database is away or busy into Unavailable, with the cause kept for the log."""
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         # A value that the driver cannot encode is an InterfaceError too: that one is our own fault, and no reason to try again.
+        if isinstance(error, TRY_AGAIN):
+            raise Unavailable("the database is busy; try again") from error
         if isinstance(error, CONNECTION_LOST) and not isinstance(error, ValueError):
             raise Unavailable("the database does not answer; try again") from error
 

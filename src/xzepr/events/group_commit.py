@@ -48,13 +48,6 @@ KEY_WAIT_MS: Final = 200
 # A statement that takes longer is given up by us; the database does the same by its statement_timeout.
 STATEMENT_TIMEOUT_S: Final = 30.0
 
-# Nothing is wrong with the data: the same transaction may succeed a moment later.
-_PASSING: Final = (
-    asyncpg.exceptions.DeadlockDetectedError,
-    asyncpg.exceptions.SerializationError,
-    asyncpg.exceptions.QueryCanceledError,
-    asyncpg.exceptions.LockNotAvailableError,
-)
 # A value that cannot be stored. Classes 22 and 54, and what the driver cannot encode.
 _FAULTY: Final = (asyncpg.exceptions.DataError, asyncpg.exceptions.ProgramLimitExceededError, asyncpg.exceptions.IntegrityConstraintViolationError)
 
@@ -264,6 +257,9 @@ class GroupCommit:
             except _StaleReceivers as stale:
                 entries = _without_stale(entries, stale.receiver_ids)
             except Unavailable as error:
+                if isinstance(error.__cause__, asyncpg.LockNotAvailableError) and any(entry.keys for entry in entries):
+                    entries = self._without_waiting(entries)
+                    continue
                 log.warning("events.commit_unknown", events=len(attempt.rows), reason=error.message)
                 if await self._is_over(attempt, give_up_at_s, error):
                     return
@@ -272,20 +268,11 @@ class GroupCommit:
                 log.info("events.commit_was_late", events=len(attempt.rows))
                 if await self._is_over(attempt, give_up_at_s, Unavailable("the database refuses what it has not stored; try again")):
                     return
-            except (*_PASSING, asyncpg.CheckViolationError) as error:
-                if isinstance(error, asyncpg.CheckViolationError) and error.constraint_name is not None:
-                    await self._split(entries, error)
-                    return
-                # Without a name it is a partition's bound: the partition was made while this insert was on its way to the default one.
-                if isinstance(error, asyncpg.exceptions.LockNotAvailableError) and any(entry.keys for entry in entries):
-                    entries = self._without_waiting(entries)
-                    continue
-                if time.monotonic() >= give_up_at_s:
-                    _tell_all(entries, Unavailable(f"the database is busy ({type(error).__name__}); try again"))
-                    return
-                log.info("events.commit_repeated", events=len(attempt.rows), reason=str(error))
-                await asyncio.sleep(RETRY_INTERVAL_S)
             except _FAULTY as error:
+                if isinstance(error, asyncpg.CheckViolationError) and error.constraint_name is None:
+                    # A partition was made while these were on their way to the default one: nothing is stored, and now there is a place for
+                    # them. Only a partition's bound has no name.
+                    continue
                 await self._split(entries, error)
                 return
             except Exception as error:

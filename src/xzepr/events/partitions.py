@@ -43,21 +43,29 @@ async def ensure_partitions(database: Database, now: datetime) -> int:
 
 
 async def _ensure(connection: Connection, table: str, partition: str, column: str, low: str, high: str) -> bool:
-    """Make one partition [low, high) unless it is there, with the rows of that range from the default partition.
+    """Make one partition [low, high) unless it is there, with the rows of that range from the default partition. Whether it was made now.
 
     All names and bounds are our own, none comes from outside; DDL takes no parameters.
     """
     if await connection.fetchval(queries["relation_exists"], partition):
         return False
+    astray = f"select exists (select from {table}_default d where d.{column} >= {low} and d.{column} < {high})"  # noqa: S608
     try:
         async with connection.transaction():
             await connection.execute(_LOCK_TIMEOUT)
             await connection.execute(queries["lock_partitions"])
             if await connection.fetchval(queries["relation_exists"], partition):
                 return False
-            await connection.execute(f"lock table {table}_default in access exclusive mode")
+            # Rows that move must move unseen. Who has looked up the partitions already and waits for the default one would, once it is free,
+            # look for the rows where they no longer are, or insert where they no longer belong; so nobody may be past the table itself. Without
+            # rows to move the lock of the default partition is enough, and holds up hardly anybody.
+            rows_move = await connection.fetchval(astray)
+            await connection.execute(f"lock table {table if rows_move else f'{table}_default'} in access exclusive mode")
+            if not rows_move and await connection.fetchval(astray):
+                log.warning("partition.not_made", partition=partition, reason="rows of its range came meanwhile")
+                return False
             await connection.execute(f"create table {partition} (like {table} including defaults including constraints)")
-            moved = await connection.execute(  # bounds are ids and numbers that we made
+            moved = await connection.execute(
                 f"with moved as (delete from {table}_default d where d.{column} >= {low} and d.{column} < {high} returning d.*) "  # noqa: S608
                 f"insert into {partition} select * from moved"
             )

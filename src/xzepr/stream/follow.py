@@ -99,6 +99,10 @@ class Tail:
             except Unavailable as error:
                 log.warning("stream.database_away", reason=error.message)
                 await asyncio.sleep(RETRY_INTERVAL_S)
+            except Exception:
+                # Ended here, the look would never begin again, and every follower of this process would wait for ever.
+                log.exception("stream.look_failed")
+                await asyncio.sleep(RETRY_INTERVAL_S)
         # Nobody follows: what is kept would no longer reach the end when somebody comes.
         self._forget()
         self._task = None
