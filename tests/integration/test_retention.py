@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import pty
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,8 @@ from support import old
 from support.installation import XZEPR, Installation, installation
 from support.old import NOW, age_stream, artifact, events_left, make_group, make_receiver, sequence, store, value
 from xzepr import ids
+from xzepr.artifacts.model import ArtifactPage
+from xzepr.artifacts.read import search_artifacts
 from xzepr.db.pool import Database
 from xzepr.db.queries import Queries
 from xzepr.errors import InvalidInput, NotFound, PositionExpired, Unavailable
@@ -23,7 +26,8 @@ from xzepr.ids import HoldId
 from xzepr.retention import rows
 from xzepr.retention.apply import apply_rules
 from xzepr.retention.holds import add_hold, list_holds, remove_hold
-from xzepr.retention.model import Disposition, Plan
+from xzepr.retention.model import Disposition, Plan, due_by
+from xzepr.retention.months import drop_months
 from xzepr.retention.plan import make_plan
 from xzepr.retention.rounds import keep_applying, keep_trimming
 from xzepr.retention.trim import trim_stream
@@ -114,6 +118,16 @@ async def test_the_age_is_that_of_the_id_to_the_millisecond(database: Database) 
     (older,) = await store(database, receiver, 100.00001)
     await store(database, receiver, 99.99999)
     assert [each.first for each in await apply(database, (("*", 100),))] == [older]
+
+
+async def test_a_receiver_that_was_given_another_type_meanwhile_keeps_its_events(database: Database) -> None:
+    receiver = await make_receiver(database, "build.finished")
+    await store(database, receiver, 400)
+    (stale,) = due_by(rules(EVERYTHING), [(receiver, "build.started")], NOW)
+    assert [made async for made in rows.remove_rows(database, stale, below="~", actor="test", go_on=lambda: True)] == []
+    months = drop_months(database, [stale], now=NOW, actor="test", go_on=lambda: True)
+    assert [made async for made in months] == []
+    assert len(await events_left(database)) == 1
 
 
 # --- holds
@@ -410,6 +424,31 @@ async def test_what_is_removed_in_rows_keeps_the_same_as_a_dropped_month(databas
     assert await value(database, "select count(*) from group_states s where s.event_receiver_group_id = $1", group) == 2
 
 
+async def test_an_artifact_is_listed_as_long_as_any_event_of_it_is_there(database: Database) -> None:
+    kept, going = await make_receiver(database, "artifact.signed"), await make_receiver(database, "build.finished")
+    (signed,) = await store(database, kept, 400, queued=True)
+    (built,) = await store(database, going, 399, queued=True)
+    await store(database, going, 398, queued=True, name="web")
+    await sequence(database)
+    await age_stream(database, 40)
+
+    async def listed() -> list[tuple[str, str]]:
+        page = await search_artifacts(database, ArtifactPage())
+        return [(each.name, each.last_event_id) for each in page.data]
+
+    assert [name for name, _ in await listed()] == ["web", "api"]
+    # What is kept ahead of a removal that does not come changes nothing.
+    await value(
+        database,
+        """insert into removed_heads (event_id, event_receiver_version, name, version, release, platform_id, package, success, created_at)
+        select e.id, 1, e.name, e.version, e.release, e.platform_id, e.package, true, e.created_at from events e where e.id = $1""",
+        built,
+    )
+    assert dict(await listed())["api"] == built
+    await apply(database, (("build.*", 100),))
+    assert await listed() == [("api", signed)]
+
+
 # --- partitions
 
 
@@ -639,6 +678,20 @@ async def test_the_command_plans_holds_and_removes(database_url: str, database: 
     assert "events removed: 3; messages removed: 0; dispositions written: 1" in told
     assert len(await events_left(database)) == 1
     assert "@" in str(await value(database, "select d.actor from retention_dispositions d"))
+
+
+async def test_apply_asks_on_a_terminal(database_url: str, database: Database) -> None:
+    await store(database, await make_receiver(database, "build"), 400, count=3)
+    cli = Cli(database_url, build=100)
+    for answer, code, left in (("n", 1, 3), ("y", 0, 0)):
+        mine, its = pty.openpty()
+        process = await asyncio.create_subprocess_exec(XZEPR, "retention", "apply", env=cli.environ, stdin=its, stdout=subprocess.PIPE, cwd="/")
+        os.write(mine, f"{answer}\n".encode())
+        told, _ = await process.communicate()
+        os.close(mine)
+        os.close(its)
+        assert b"Remove 3 events and 0 messages for good?" in told
+        assert (process.returncode, len(await events_left(database))) == (code, left)
 
 
 async def test_wrong_usage_and_what_is_not_there_are_told(database_url: str, empty_url: str) -> None:

@@ -3,8 +3,8 @@
 Wholly due: every receiver with an event in it has a rule by which the whole month is old, no hold matches any of them, no message and no queued fact
 tells of one. First, in batches of their own, what gates still show is kept. Then one transaction: inserts into that month wait (only a clock that is
 wrong by months, or an import, makes any), everything is counted, and only for the last moment the whole table is locked, what might keep an event is
-asked once more, and the partition dropped. A lock that is not to be had within two seconds, or a doubt, leaves the month to the batches of rows.py.
-The last month, this one, those ahead and the default partition are never dropped.
+asked once more, and the partition dropped. A lock that is not to be had within two seconds, a table that belongs to another role, or a doubt, leaves
+the month to the batches of rows.py. The last month, this one, those ahead and the default partition are never dropped.
 """
 
 import re
@@ -57,7 +57,8 @@ async def drop_months(database: Database, due: Sequence[Due], *, now: datetime, 
         except _NotNow as reason:
             log.info("retention.partition_not_dropped", partition=month.name, reason=str(reason))
             continue
-        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
+        except asyncpg.PostgresError as error:
+            # In use, or not ours to drop: its rows go all the same.
             log.warning("retention.partition_not_dropped", partition=month.name, reason=str(error))
             continue
         except Unavailable as error:

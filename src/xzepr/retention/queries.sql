@@ -166,24 +166,29 @@ order by c.relname
 -- Whose events lie in a range of ids: one look at the index each.
 select r.id
 from event_receivers r
-where exists (select from events e where e.event_receiver_id = r.id and e.id >= $1 and e.id < $2)
+cross join lateral (select from events e where e.event_receiver_id = r.id and e.id >= $1 and e.id < $2 limit 1) there
 order by r.id
 
 -- name: range_is_kept
--- Whether anything keeps an event of a range of ids: a hold, a message, the queue.
+-- Whether anything keeps an event of a range of ids: a hold (each asks an index once), a message, the queue.
 select
     exists (
         select
         from retention_holds h
-        join events e on e.event_receiver_id = h.event_receiver_id
-        where h.removed_at is null and e.id >= $1 and e.id < $2
+        cross join lateral (select from events e where e.event_receiver_id = h.event_receiver_id and e.id >= $1 and e.id < $2 limit 1) there
+        where h.removed_at is null
     )
     or exists (
         select
         from retention_holds h
-        join events e on e.artifact_id = h.artifact_id
-            and h.name = e.name and h.version = e.version and h.release = e.release and h.platform_id = e.platform_id and h.package = e.package
-        where h.removed_at is null and e.id >= $1 and e.id < $2
+        cross join lateral (
+            select
+            from events e
+            where e.artifact_id = h.artifact_id and e.name = h.name and e.version = h.version and e.release = h.release
+                and e.platform_id = h.platform_id and e.package = h.package and e.id >= $1 and e.id < $2
+            limit 1
+        ) there
+        where h.removed_at is null
     )
     or exists (select from stream t where t.event_id >= $1 and t.event_id < $2)
     or exists (select from outbox o where o.event_id >= $1 and o.event_id < $2)

@@ -66,7 +66,7 @@ async def _batch(database: Database, before: datetime, actor: str, most: int) ->
 
 
 async def _drop_pieces(database: Database, before: datetime, actor: str) -> AsyncIterator[Disposition]:
-    """From the lowest on, until one is not wholly old. A lock that is not to be had now leaves the rest to the next round."""
+    """From the lowest on, until one is not wholly old, or cannot be dropped now (it is in use): then what is old in it goes in rows."""
     async with database.connection() as connection:
         names = [row["name"] for row in await connection.fetch(queries["partitions_of"], "stream")]
         last_position: int = await connection.fetchval(queries["last_position"])
@@ -77,8 +77,8 @@ async def _drop_pieces(database: Database, before: datetime, actor: str) -> Asyn
         try:
             async with database.transaction() as connection:
                 dropped, made = await _drop(connection, piece, before, actor)
-        except asyncpg.LockNotAvailableError:
-            log.warning("retention.partition_not_dropped", partition=piece.name, reason="it is in use")
+        except asyncpg.PostgresError as error:
+            log.warning("retention.partition_not_dropped", partition=piece.name, reason=str(error))
             return
         if not dropped:
             return
