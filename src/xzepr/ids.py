@@ -19,6 +19,8 @@ EventReceiverId = NewType("EventReceiverId", str)
 EventReceiverGroupId = NewType("EventReceiverGroupId", str)
 MessageId = NewType("MessageId", str)
 UserId = NewType("UserId", str)
+HoldId = NewType("HoldId", str)
+DispositionId = NewType("DispositionId", str)
 
 Id = TypeVar("Id", bound=str)
 

@@ -1,5 +1,6 @@
 """What must hold together before anything starts."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,6 @@ def test_a_key_without_a_part_warns_or_stops_the_start_where_ignoring_it_weakens
         value = {
             "security.rate_limit.per_endpoint": {"x": 1},
             "kafka.brokers": ["a:1"],
-            "retention.rules": [{"event_receiver_type": "a", "older_than_days": 1}],
             "auth.keycloak.role_map": {"x": ["user"]},
             "auth.trusted_issuers": [{"issuer": "i", "audience": "a", "rules": []}],
             "server.dialect": "epr",
@@ -217,3 +217,43 @@ def test_a_key_file_that_cannot_be_read_stops_the_start(home: Home) -> None:
             os.seteuid(me)
     # Another account may not reach the directory either, and is told so first.
     assert problems[-1].startswith("jwt.private_key_path: keys/private.pem: Permission denied")
+
+
+# --- retention
+
+
+def rules(*given: tuple[str, int]) -> dict[str, str]:
+    return {"XZEPR__RETENTION__RULES": json.dumps([{"event_receiver_type": kind, "older_than_days": days} for kind, days in given])}
+
+
+@pytest.mark.parametrize(
+    ("rule", "reason"),
+    [
+        ({"event_receiver_typ": "artifact.*", "older_than_days": 365}, "event_receiver_typ"),
+        ({"event_receiver_type": "artifact.*", "older_than_day": 365}, "older_than_day"),
+        ({"event_receiver_type": "artifact.*"}, "older_than_days"),
+        ({"event_receiver_type": "artifact.*", "older_than_days": 0}, ">= 1"),
+        ({"event_receiver_type": "artifact.*", "older_than_days": "a year"}, "Expected int"),
+        ({"event_receiver_type": "", "older_than_days": 1}, ">= 1"),
+        ({"event_receiver_type": " ", "older_than_days": 1}, "Expected str"),
+        ({"event_receiver_type": "a" * 256, "older_than_days": 1}, "<= 255"),
+        ("artifact.*", "Expected object"),
+    ],
+)
+def test_a_misspelt_rule_stops_the_start_and_says_which(home: Home, rule: Any, reason: str) -> None:
+    right = {"event_receiver_type": "build.*", "older_than_days": 30}
+    (problem,) = home.problems(XZEPR__RETENTION__RULES=json.dumps([right, rule]))
+    assert problem.startswith("XZEPR__RETENTION__RULES: takes a list, each an object of event_receiver_type, older_than_days: ")
+    assert reason in problem
+    assert "at [1]" in problem
+
+
+def test_a_rule_that_never_counts_warns(home: Home) -> None:
+    (warning,) = home.load(**rules(("artifact.*", 30), ("build.*", 30), ("artifact.signed", 3650))).warnings
+    assert "rule 3 (artifact.signed) never counts: rule 1 (artifact.*) stands before it" in warning
+    assert home.load(**rules(("artifact.signed", 3650), ("artifact.*", 30), ("*", 1))).warnings == []
+    assert "white space" in home.load(**rules((" artifact.signed", 1))).warnings[0]
+
+
+def test_the_rules_have_an_effect_and_say_nothing_of_it(home: Home) -> None:
+    assert home.load(**rules(("artifact.*", 30)), XZEPR__STREAM__RETENTION_DAYS="7").warnings == []

@@ -29,6 +29,7 @@ MESSAGE_BYTES_MAX: Final = 256 * 1024 * 1024
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """What happened. id: of the event, receiver or group; message_id: of the message, unique. data: `events`, `event_receivers`,
     `event_receiver_groups`, each a list of objects or None. first: only on *group complete*, whether it was the first for this artifact.
+    truncated: true when the event was removed in the meantime, so that its payload and description are empty here.
     """
 
     success: bool
@@ -46,6 +47,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
     first: bool | None = None
     event_receiver_version: int | None = None
+    truncated: bool | None = None
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,12 +1,22 @@
 -- Artifacts: read off the events; there is no table of them.
 
 -- name: search_artifacts
--- Most recently touched first: events from the newest on, of each artifact only its newest one, by heads and queue. The inner part walks
--- one index and looks at no more than $2 rows. artifacts/read.py puts the conditions in, with their parameters before these two.
+-- Most recently touched first: events from the newest on, of each artifact only its newest one, by heads and queue; a head whose event retention
+-- removed hides none that is still there. The inner part walks one index and looks at no more than $2 rows. artifacts/read.py puts the conditions in, with their parameters before these two.
 select e.id, e.name, e.version, e.release, e.platform_id, e.package
 from (select w.* from events w where true /* walk */ order by w.id desc limit $2) e
 where true /* filters */
-    and not exists (select from gate_heads h where h.artifact_id = e.artifact_id and h.seq > e.seq)
+    and not exists (
+        select
+        from gate_heads h
+        where h.artifact_id = e.artifact_id and h.seq > e.seq
+            -- A scalar subquery, so that it is asked of the few heads of an artifact and never joined as a whole.
+            and (
+                select true
+                from removed_heads k
+                where k.event_id = h.event_id and not exists (select from events x where x.id = k.event_id)
+            ) is null
+    )
     and not exists (select from outbox o where o.artifact_id = e.artifact_id and o.seq > e.seq and o.kind = 'event.recorded')
 order by e.id desc
 limit $1

@@ -20,9 +20,9 @@ _HEAD: Final = """\
 
 This page is written from the code by `make reference`. `xzepr COMMAND --help` says the same in a terminal.
 
-One command runs the server and asks it: `serve`, `relay`, `migrate` and `config` read the [settings](configuration.md); the commands that ask a
-server find it by `XZEPR_URL` (`http://127.0.0.1:8042` unless set). They print tables for people and JSON for programs (`--json`); what went wrong
-goes to standard error, with advice.
+One command runs the server and asks it: `serve`, `relay`, `migrate`, `retention` and `config` read the [settings](configuration.md); the commands
+that ask a server find it by `XZEPR_URL` (`http://127.0.0.1:8042` unless set). They print tables for people and JSON for programs (`--json`); what
+went wrong goes to standard error, with advice.
 
 ```sh
 xzepr --version

@@ -119,11 +119,11 @@ select n.seq, 'group.deleted', v.event_receiver_group_id, v.resource_version fro
 
 -- name: group_status
 -- One statement, so one snapshot: the groups in force, the heads, and what is still queued for the artifact, by gate. Two statements
--- could each miss an event that the sequencer moves between them.
+-- could each miss an event that the sequencer moves between them. Of an event that retention removed, removed_heads knows who posted it.
 select
     g.id as group_id, g.name as group_name, g.type as group_type, g.enabled,
     r.id as event_receiver_id, r.name as receiver_name, r.type as receiver_type,
-    newest.event_id, newest.success, e.owner_id as decided_by
+    newest.event_id, newest.success, coalesce(e.owner_id, k.owner_id) as decided_by
 from event_receiver_groups g
 cross join lateral unnest(g.event_receiver_ids) with ordinality as gate (event_receiver_id, place)
 join event_receivers r on r.id = gate.event_receiver_id
@@ -142,6 +142,7 @@ left join lateral (
     limit 1
 ) newest on true
 left join events e on e.id = newest.event_id
+left join removed_heads k on k.event_id = newest.event_id
 where g.id = any($1) and g.deleted_at is null
 order by g.id, gate.place
 
@@ -151,7 +152,9 @@ order by g.id, gate.place
 select d.name, d.version, d.release, d.platform_id, d.package, d.event_id, d.position, d.complete
 from (
     select
-        e.name, e.version, e.release, e.platform_id, e.package, s.event_id, s.last_position as position,
+        coalesce(e.name, k.name) as name, coalesce(e.version, k.version) as version, coalesce(e.release, k.release) as release,
+        coalesce(e.platform_id, k.platform_id) as platform_id, coalesce(e.package, k.package) as package,
+        s.event_id, s.last_position as position,
         g.enabled and not exists (
             select
             from unnest(g.event_receiver_ids) as gate (event_receiver_id)
@@ -173,7 +176,8 @@ from (
         ) as complete
     from group_states s
     join event_receiver_groups g on g.id = s.event_receiver_group_id
-    join events e on e.id = s.event_id
+    left join events e on e.id = s.event_id
+    left join removed_heads k on k.event_id = s.event_id
     where s.event_receiver_group_id = $1 and ($2::bigint is null or s.last_position < $2)
 ) d
 where $3::boolean is null or d.complete = $3

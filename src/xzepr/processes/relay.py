@@ -1,7 +1,7 @@
 """The relay: the process in which the sequencer runs (and, with Kafka and webhooks, the sinks).
 
-Any number of relays may run; one leads, the others stand by. Each also makes partitions ahead. A part that fails is logged and tried again; only
-SIGTERM ends the process, and it then frees the lease, so that a standby need not wait for its expiry.
+Any number of relays may run; one leads, the others stand by. The leader also removes what is old (retention/); each makes partitions ahead. A part
+that fails is logged and tried again; only SIGTERM ends the process, and it then frees the lease, so that a standby need not wait for its expiry.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from xzepr.db.queries import Queries
 from xzepr.errors import Unavailable
 from xzepr.events.partitions import ensure_partitions
 from xzepr.processes.orders import Orders
+from xzepr.retention.rounds import keep_applying, keep_trimming
 from xzepr.settings import Settings
 from xzepr.stream.lead import Lead
 from xzepr.stream.outbox import CHANNEL
@@ -35,8 +36,8 @@ PARTITIONS_INTERVAL_S: Final = 60.0
 SWEEP_INTERVAL_S: Final = 600.0
 EVALUATIONS_KEPT_FOR: Final = timedelta(hours=1)
 LISTEN_RETRY_S: Final = 1.0
-# Sequencer, lease, partitions; the listening connection is one more, outside the pool.
-CONNECTIONS: Final = 3
+# Sequencer, lease, partitions, retention; the listening connection is one more, outside the pool.
+CONNECTIONS: Final = 4
 
 
 def new_holder() -> str:
@@ -72,6 +73,8 @@ async def relay(settings: Settings, holder: str, ready: Callable[[], None]) -> i
         asyncio.create_task(_listen(settings.database.direct_url or settings.database.url, sequencer), name="listen"),
         asyncio.create_task(_make_partitions(database), name="partitions"),
         asyncio.create_task(_sweep(database), name="sweep"),
+        asyncio.create_task(keep_trimming(database, lead, settings), name="trim"),
+        asyncio.create_task(keep_applying(database, lead, settings), name="retention"),
     ]
     ready()
     stopped = asyncio.create_task(stop.wait())

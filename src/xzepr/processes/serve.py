@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,26 +131,48 @@ def _report_end(watch: asyncio.Task[None]) -> None:
 
 async def prepare_database(settings: Settings, *, with_migrations: bool) -> None:
     """Migrate (or check), make partitions ahead, and see that there is room for our connections. Raises ServeError, MigrationError."""
-    url = settings.database.direct_url or settings.database.url
-    assert url is not None
-    try:
-        if with_migrations:
-            await migrations.migrate(url)
-        database = Database(url, connections_min=1, connections_max=1, connect_timeout_s=settings.database.connection_timeout_seconds)
+    if with_migrations:
+        with _one_clear_line():
+            await migrations.migrate(_direct_url(settings))
+    async with checked_database(settings) as database:
+        async with database.connection() as connection:
+            facts = await connection.fetchrow(migrations.queries["server_facts"])
+        assert facts is not None
+        if facts["connections_max"] < settings.database.max_connections:
+            allowed = facts["connections_max"]
+            raise ServeError(f"database.max_connections: {settings.database.max_connections}, but PostgreSQL allows {allowed} (its max_connections)")
+        await ensure_partitions(database, clock.now())
+
+
+@asynccontextmanager
+async def checked_database(settings: Settings, *, application_name: str = "xzepr") -> AsyncIterator[Database]:
+    """A connection to a database of this version's schema, for a command that works on it directly. settings: with a database URL.
+
+    Raises ServeError, also when the database goes away meanwhile; MigrationError.
+    """
+    timeout_s = settings.database.connection_timeout_seconds
+    database = Database(_direct_url(settings), connections_min=1, connections_max=1, connect_timeout_s=timeout_s, application_name=application_name)
+    with _one_clear_line():
         await database.open()
         try:
             async with database.connection() as connection:
                 await migrations.check_schema(connection)
-                facts = await connection.fetchrow(migrations.queries["server_facts"])
-            assert facts is not None
-            if facts["connections_max"] < settings.database.max_connections:
-                allowed = facts["connections_max"]
-                raise ServeError(
-                    f"database.max_connections: {settings.database.max_connections}, but PostgreSQL allows {allowed} (its max_connections)"
-                )
-            await ensure_partitions(database, clock.now())
+            yield database
         finally:
             await database.close()
+
+
+def _direct_url(settings: Settings) -> str:
+    url = settings.database.direct_url or settings.database.url
+    assert url is not None
+    return url
+
+
+@contextlib.contextmanager
+def _one_clear_line() -> Iterator[None]:
+    """What a database that cannot be worked with raises, as ServeError."""
+    try:
+        yield
     except Unavailable as error:
         raise ServeError(f"database.url: {error.__cause__ or error.message}") from None
     except (*CONNECTION_LOST, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
@@ -250,4 +272,4 @@ def _announce(settings: Settings, listening: socket.socket, announce: Callable[[
         announce("CLOSED: there are no credentials yet and auth.anonymous_roles is empty, so nobody may do anything but look at /health and /docs")
 
 
-__all__ = ["ServeError", "StartFailed", "database_of", "prepare_database", "run_relay_alone", "serve"]
+__all__ = ["ServeError", "StartFailed", "checked_database", "database_of", "prepare_database", "run_relay_alone", "serve"]

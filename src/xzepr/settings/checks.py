@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from xzepr.settings.model import Settings, is_network, knobs, value_of
+from xzepr.wildcard import covers
 
 _IN_THE_CLEAR: Final = (
     "TLS is not there yet, and without it this would serve in the clear: leave it out, and end TLS in a proxy that server.trusted_proxies names"
@@ -33,8 +34,6 @@ NOT_THERE_YET: Final[dict[str, str | None]] = {
     "telemetry.jaeger_endpoint": None,
     "telemetry.sample_ratio": None,
     "kafka.": None,
-    "stream.retention_days": None,
-    "retention.": None,
     "auth.enable_local_auth": None,
     "auth.enable_oidc": None,
     "auth.keycloak.": None,
@@ -241,3 +240,18 @@ def _unwise(settings: Settings) -> Iterator[Finding]:
         yield Finding("auth.anonymous_roles", "callers without credentials have these roles also from other machines")
     if "*" in cors.allowed_origins and cors.allow_credentials:
         yield Finding("security.cors.allowed_origins", "pages of any origin may call with the user's credentials")
+    yield from _idle_rules(settings)
+
+
+def _idle_rules(settings: Settings) -> Iterator[Finding]:
+    """Rules of which nobody will ever see an effect, or another one than was meant."""
+    patterns = [rule.event_receiver_type for rule in settings.retention.rules]
+    for number, pattern in enumerate(patterns):
+        if pattern != pattern.strip():
+            yield Finding("retention.rules", f"rule {number + 1}: {pattern!r} begins or ends with white space, which counts")
+        before = next((place for place in range(number) if covers(patterns[place], pattern)), None)
+        if before is not None:
+            reason = (
+                f"rule {number + 1} ({pattern}) never counts: rule {before + 1} ({patterns[before]}) stands before it and matches all that it matches"
+            )
+            yield Finding("retention.rules", reason)

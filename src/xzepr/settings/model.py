@@ -164,7 +164,7 @@ class Kafka(_Section, frozen=True):
 class Stream(_Section, frozen=True):
     """The stream in PostgreSQL."""
 
-    retention_days: Annotated[int, _about("Days that a message can be read again.", ge=1, le=36_500)] = 30
+    retention_days: Annotated[int, _about("Days that a message can be read again; then the relay removes it from the stream.", ge=1, le=36_500)] = 30
 
 
 class SubjectRule(_Section, frozen=True, kw_only=True):
@@ -195,7 +195,7 @@ class CloudEvents(_Section, frozen=True):
 class RetentionRule(_Section, frozen=True, kw_only=True):
     """Events of these receivers go when they are older."""
 
-    event_receiver_type: Annotated[str, _about("A receiver's type; * within it matches anything.", min_length=1)]
+    event_receiver_type: Annotated[str, _about("A receiver's type; * within it matches anything.", min_length=1, max_length=255, pattern=r"\S")]
     older_than_days: Annotated[int, _about("Days.", ge=1, le=36_500)]
 
 

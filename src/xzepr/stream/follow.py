@@ -2,7 +2,8 @@
 
 `Tail` is one per process. While anybody follows, it looks at the newest position a few dozen times a second, reads what is new once, and keeps the
 last messages in memory for all followers; one that is further behind reads from the database. The sequencer commits positions in order, so reading
-behind a position misses nothing. When the database is away followers stay connected and go on where they were.
+behind a position misses nothing. When the database is away followers stay connected and go on where they were. A follower that is so far behind that
+the stream was trimmed in front of it is told, never led over the gap.
 """
 
 import asyncio
@@ -57,11 +58,18 @@ class Tail:
         return after
 
     async def read(self, after: int) -> list[Message]:
-        """Up to a page of messages behind a position, in order; empty at the end. Raises Unavailable."""
+        """Up to a page of messages behind a position, in order; empty at the end. Raises Unavailable, PositionExpired when the next is gone."""
         if self._kept and self._kept[0].position <= after + 1:
             skip = after + 1 - self._kept[0].position
             return [self._kept[place] for place in range(skip, min(skip + PAGE_MESSAGES_MAX, len(self._kept)))]
-        return await self._read_stored(after)
+        # As known before the read: what comes meanwhile may be missing from it.
+        newest = self._newest
+        messages = await self._read_stored(after)
+        # Positions have no holes: what is missing was trimmed.
+        found_at = messages[0].position if messages else newest + 1
+        if found_at > after + 1:
+            raise PositionExpired(f"what follows position {after} is no longer kept")
+        return messages
 
     async def wait(self, after: int, seconds: float) -> None:
         """Until there is something behind the position, the process is closing, or the time is over."""
@@ -118,7 +126,11 @@ class Tail:
         while self._newest < newest:
             messages = await self._read_stored(self._newest)
             if not messages:
+                # Trimmed, all of it; a follower that had not read it finds out.
+                self._newest = newest
                 break
+            if messages[0].position > self._newest + 1:
+                self._forget_kept()
             self._keep(messages)
             async with self._more:
                 self._newest = messages[-1].position
@@ -132,9 +144,12 @@ class Tail:
             self._kept_bytes -= len(self._kept.popleft().body)
 
     def _forget(self) -> None:
+        self._forget_kept()
+        self._newest = 0
+
+    def _forget_kept(self) -> None:
         self._kept.clear()
         self._kept_bytes = 0
-        self._newest = 0
 
     async def _read_stored(self, after: int) -> list[Message]:
         async with self._database.connection() as connection:

@@ -69,7 +69,10 @@ def _last_event_id(text: str | None) -> int:
 
 
 async def _frames(tail: Tail, after: int, wanted: Filter) -> AsyncIterator[bytes]:
-    """Messages behind the position, in order, until the client goes or the process closes."""
+    """Messages behind the position, in order, until the client goes, the process closes, or the stream was trimmed in front of the reader.
+
+    The answer then just ends: the reader resumes where it was, and is answered 410.
+    """
     async with tail.following():
         # At once, so that a reader that is cut before its first message still resumes from here.
         yield _mark(after)
@@ -80,6 +83,8 @@ async def _frames(tail: Tail, after: int, wanted: Filter) -> AsyncIterator[bytes
             except Unavailable:
                 await tail.wait(_POSITION_MAX, RETRY_INTERVAL_S)
                 messages = []
+            except PositionExpired:
+                return
             frames = [_frame(message) for message in messages if wanted(message)]
             if frames:
                 yield b"".join(frames)
@@ -105,7 +110,7 @@ def _frame(message: Message) -> bytes:
 
 
 class StreamPosition(msgspec.Struct, frozen=True):
-    """oldest: null while the stream is empty; newest: 0 then; pending: facts that are stored and not yet sequenced."""
+    """oldest: null while no message is kept; newest: the last given, 0 at first; pending: facts that are stored and not yet sequenced."""
 
     oldest: int | None
     newest: int

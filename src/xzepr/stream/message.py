@@ -101,7 +101,7 @@ class Data(msgspec.Struct, frozen=True):
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
-    """What a watcher decodes. `first` stands on group complete only, `event_receiver_version` where an event is told of."""
+    """What a watcher decodes. `first`: on group complete only; `event_receiver_version`: with an event; `truncated`: its payload was removed."""
 
     success: bool
     id: str
@@ -121,6 +121,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
     first: bool | msgspec.UnsetType = msgspec.UNSET
     event_receiver_version: int | msgspec.UnsetType = msgspec.UNSET
+    truncated: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,6 +192,7 @@ def _about_event(kind: Kind, row: Any) -> Envelope:
         data=data,
         first=row["first"] if kind is Kind.GROUP_COMPLETE else msgspec.UNSET,
         event_receiver_version=row["event_receiver_version"],
+        truncated=True if row["e_removed"] else msgspec.UNSET,
         **_place(row),
     )
 

@@ -95,8 +95,11 @@ do update set
     last_position = excluded.last_position
 
 -- name: receiver_version_of_event
--- For the message of an evaluation, whose trigger was sequenced long ago.
+-- For the message of an evaluation, whose trigger was sequenced long ago, and may be removed.
 select e.event_receiver_version from events e where e.id = $1
+union all
+select k.event_receiver_version from removed_heads k where k.event_id = $1
+limit 1
 
 -- name: put_evaluations
 -- For those who wait.
@@ -122,7 +125,7 @@ delete from outbox o where o.seq = any($1)
 update sequencer s set last_position = $2 where s.epoch = $1
 
 -- name: stream_bounds
--- Oldest position kept (null: nothing yet) and the newest given.
+-- Oldest position kept (null: nothing yet, or no more) and the newest given.
 select (select min(t.position) from stream t) as oldest, s.last_position as newest from sequencer s
 
 -- name: position_report
@@ -135,18 +138,23 @@ from sequencer s
 select s.last_position from sequencer s
 
 -- name: read_stream
--- Messages behind a position with the immutable rows that their envelopes are made of.
+-- Messages behind a position with the immutable rows that their envelopes are made of. An event is removed only when no message tells of it; an
+-- evaluation on request may tell of one afterwards, from what removed_heads keeps.
 select
     s.position, s.message_id, s.kind, s.seq, s.event_id, s.event_receiver_id, s.event_receiver_version,
     s.event_receiver_group_id, s.event_receiver_group_version, s.success, s.first, s.sequenced_at, s.traceparent,
-    e.name as e_name, e.version as e_version, e.release as e_release, e.platform_id as e_platform_id, e.package as e_package,
-    e.description as e_description, e.payload as e_payload, e.success as e_success, e.created_at as e_created_at,
+    coalesce(e.name, k.name) as e_name, coalesce(e.version, k.version) as e_version, coalesce(e.release, k.release) as e_release,
+    coalesce(e.platform_id, k.platform_id) as e_platform_id, coalesce(e.package, k.package) as e_package,
+    coalesce(e.description, '') as e_description, coalesce(e.payload, '{}') as e_payload,
+    coalesce(e.success, k.success) as e_success, coalesce(e.created_at, k.created_at) as e_created_at,
+    s.event_id is not null and e.id is null as e_removed,
     r.name as r_name, r.type as r_type, r.version as r_version, r.description as r_description, r.schema as r_schema,
     r.fingerprint as r_fingerprint, r.created_at as r_created_at, r.updated_at as r_updated_at,
     g.name as g_name, g.type as g_type, g.version as g_version, g.description as g_description, g.enabled as g_enabled,
     g.event_receiver_ids as g_event_receiver_ids, g.created_at as g_created_at, g.updated_at as g_updated_at
 from (select t.* from stream t where t.position > $1 order by t.position limit $2) s
 left join events e on e.id = s.event_id
+left join removed_heads k on k.event_id = s.event_id
 left join event_receiver_versions r
     on r.event_receiver_id = s.event_receiver_id and r.resource_version = s.event_receiver_version
 left join event_receiver_group_versions g

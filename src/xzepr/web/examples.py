@@ -98,13 +98,17 @@ def example_of(kind: Any) -> Any:
 def _struct(kind: inspect.StructType) -> dict[str, Any]:
     shown = {}
     for field in kind.fields:
-        if field.default is msgspec.UNSET:
-            # Only there in some answers.
-            continue
         by_type = (kind.cls.__name__, field.name)
         key: str | tuple[str, str] = by_type if by_type in _SAMPLES else field.name
+        if key not in _SAMPLES and _is_sometimes_there(field):
+            continue
         shown[field.encode_name] = _SAMPLES[key] if key in _SAMPLES else _value(field.type)
     return shown
+
+
+def _is_sometimes_there(field: inspect.Field) -> bool:
+    """Whether its default is UNSET, which this view of a type does not show as one."""
+    return not field.required and field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT
 
 
 def _value(kind: inspect.Type) -> Any:
