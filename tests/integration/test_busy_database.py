@@ -15,6 +15,7 @@ from xzepr.db.pool import Database
 from xzepr.errors import Unavailable
 from xzepr.events.model import NewEvent
 from xzepr.events.partitions import ensure_partitions
+from xzepr.events.posted import Posted
 from xzepr.events.record import Recorder, record_event
 from xzepr.events.search import get_event
 from xzepr.ids import EventId, EventReceiverId
@@ -75,7 +76,8 @@ async def test_a_partition_made_under_load_loses_no_reader_and_no_writer(databas
     async def write() -> None:
         while not done.is_set():
             new = msgspec.json.decode(msgspec.json.encode(event(receiver_id)), type=NewEvent)
-            stored.append(await record_event(recorder, ALICE, new, {}))
+            event_id, _ = await record_event(recorder, ALICE, Posted(new, {}, "{}"))
+            stored.append(event_id)
 
     async def read() -> None:
         while not done.is_set():

@@ -109,6 +109,7 @@ async def _drop(connection: Connection, month: _Month, due: Mapping[str, Due], a
         raise _NotNow("a hold or a message came that keeps an event of it")
     for each in made:
         await dispositions.put(connection, each)
+    await connection.execute(queries["forget_keys"], month.low, month.high)
     await connection.execute(f"drop table {month.name}")
     return made
 

@@ -93,6 +93,9 @@ with gone as (
     returning
         e.id, e.artifact_id, e.event_receiver_id, e.event_receiver_version, e.name, e.version, e.release, e.platform_id, e.package,
         e.success, e.owner_id, e.created_at
+), forgotten as (
+    -- The source and id of a CloudEvent are kept as long as its event.
+    delete from idempotency_keys k using gone g where k.lasting and k.answer_id = g.id
 ), kept as (
     insert into removed_heads (
         event_id, event_receiver_version, name, version, release, platform_id, package, success, owner_id, created_at
@@ -161,6 +164,10 @@ from pg_inherits i
 join pg_class c on c.oid = i.inhrelid
 where i.inhparent = $1::text::regclass
 order by c.relname
+
+-- name: forget_keys
+-- The source and id of a CloudEvent are kept as long as its event.
+delete from idempotency_keys k where k.lasting and k.answer_id >= $1 and k.answer_id < $2
 
 -- name: receivers_in_range
 -- Whose events lie in a range of ids: one look at the index each.

@@ -62,17 +62,6 @@ from unnest($1::text[], $2::bytea[]) as pair (event_receiver_group_id, artifact_
 join group_states s on s.event_receiver_group_id = pair.event_receiver_group_id and s.artifact_id = pair.artifact_id
 where s.first_position is not null
 
--- name: append_stream
--- Rows with the next positions.
-insert into stream (
-    position, message_id, kind, seq, artifact_id, event_id, event_receiver_id, event_receiver_version,
-    event_receiver_group_id, event_receiver_group_version, success, first, sequenced_at, traceparent
-)
-select * from unnest(
-    $1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::bytea[], $6::text[], $7::text[], $8::integer[],
-    $9::text[], $10::integer[], $11::boolean[], $12::boolean[], $13::timestamptz[], $14::text[]
-)
-
 -- name: put_heads
 -- Each pair once per call.
 insert into gate_heads (artifact_id, event_receiver_id, event_id, seq, success)

@@ -39,6 +39,24 @@ STAYS_BUSY_S: Final = 0.2
 # After a fault, so that a database that is away is not hammered.
 RETRY_INTERVAL_S: Final = 0.5
 
+# In the order of _Step.append().
+STREAM_COLUMNS: Final = (
+    "position",
+    "message_id",
+    "kind",
+    "seq",
+    "artifact_id",
+    "event_id",
+    "event_receiver_id",
+    "event_receiver_version",
+    "event_receiver_group_id",
+    "event_receiver_group_version",
+    "success",
+    "first",
+    "sequenced_at",
+    "traceparent",
+)
+
 _GROUP_KINDS: Final = frozenset({Kind.GROUP_CREATED, Kind.GROUP_MODIFIED, Kind.GROUP_DELETED})
 
 
@@ -257,7 +275,8 @@ async def _load_artifacts(connection: Connection, state: FoldState, facts: list[
 
 async def _write(connection: Connection, epoch: int, step: _Step, taken: list[int]) -> None:
     if step.rows:
-        await connection.execute(queries["append_stream"], *map(list, zip(*step.rows, strict=True)))
+        # COPY: these are most of what a step writes, and it takes a third of the time of an INSERT from arrays.
+        await connection.copy_records_to_table("stream", records=step.rows, columns=STREAM_COLUMNS)
     if step.heads:
         await connection.execute(queries["put_heads"], *_columns(step.heads))
     if step.states:
