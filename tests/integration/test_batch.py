@@ -95,7 +95,7 @@ def test_partial_tells_of_each(http: httpx2.Client, receiver: str) -> None:
     assert [item["status"] for item in items] == [201, 400, 422, 400, 400]
     assert items[0]["id"] == stored(http, name)[0]["id"]
     assert [item.get("problem", {}).get("error") for item in items] == [None, "malformed_body", "payload_mismatch", "invalid_input", "malformed_body"]
-    assert {"/name", "/success"} <= {fault["pointer"] for fault in items[3]["problem"]["errors"]}
+    assert {"/3/name", "/3/success"} <= {fault["pointer"] for fault in items[3]["problem"]["errors"]}
     assert http.post(f"{PATH}?partial=perhaps", json=[event(receiver)]).status_code == 400
 
 

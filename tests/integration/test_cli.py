@@ -16,7 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from support.cast import make_group, make_receiver, post_event
+from support.cast import event, make_group, make_receiver, post_event
 from support.installation import XZEPR, Installation
 
 _numbers = itertools.count(1)
@@ -578,3 +578,53 @@ def test_a_person_at_a_terminal_is_asked_before_something_is_deleted(cli: Cli, h
         assert process.wait(30) == (1 if kept else 0)
         os.close(ours)
         assert (http.get(f"/api/v1/receivers/{receiver_id}").status_code == 200) is kept
+
+
+def lines_of(receiver_id: str, name: str, count: int, **changes: Any) -> list[str]:
+    return [json.dumps(event(receiver_id, name=name, version=str(number), **changes)) for number in range(count)]
+
+
+def test_a_file_is_imported_and_a_cut_import_goes_on(cli: Cli, http: httpx2.Client, tmp_path: Path) -> None:
+    receiver_id, name = make_receiver(http), fresh("imported")
+    file = tmp_path / "events.ndjson"
+    lines = lines_of(receiver_id, name, 25)
+    file.write_text("\n".join([*lines[:14], "", "{", *lines[14:]]) + "\n")
+    failed = cli.run("event", "import", str(file), "--batch", "5")
+    assert failed.returncode == 1
+    assert "line 16: is not JSON" in failed.stderr
+    assert len(cli.json("event", "list", "--name", name)) == 10
+    assert (tmp_path / "events.ndjson.progress").exists()
+    assert "begun with --batch 5" in cli.fails(1, "event", "import", str(file))
+    file.write_text("\n".join([*lines[:14], "", *lines[14:]]) + "\n")
+    assert "25 events recorded" in cli.ok("event", "import", str(file), "--batch", "5")
+    assert sorted(int(each["version"]) for each in cli.json("event", "list", "--name", name)) == list(range(25))
+    assert not (tmp_path / "events.ndjson.progress").exists()
+    # A cut right behind the last acknowledgement, before it was noted: the same batches are sent again.
+    assert "25 events recorded" in cli.ok("event", "import", str(file), "--batch", "5")
+    assert len(cli.json("event", "list", "--name", name)) == 25
+
+
+def test_a_file_that_changed_in_what_is_done_is_refused(cli: Cli, http: httpx2.Client, tmp_path: Path) -> None:
+    receiver_id, name = make_receiver(http), fresh("changed")
+    file = tmp_path / "events.ndjson"
+    lines = lines_of(receiver_id, name, 10)
+    file.write_text("\n".join([*lines, "{"]))
+    cli.fails(1, "event", "import", str(file), "--batch", "5")
+    file.write_text("\n".join(lines[::-1]))
+    assert "has changed" in cli.fails(1, "event", "import", str(file), "--batch", "5")
+    assert len(cli.json("event", "list", "--name", name)) == 10
+
+
+def test_refused_events_are_collected_and_the_rest_is_imported(cli: Cli, http: httpx2.Client, tmp_path: Path) -> None:
+    receiver_id, name = make_receiver(http, schema={"required": ["n"]}), fresh("partly")
+    file, rejected = tmp_path / "events.ndjson", tmp_path / "rejected.ndjson"
+    good, bad = lines_of(receiver_id, name, 7, payload={"n": 1}), lines_of(receiver_id, name, 2)
+    file.write_text("\n".join([*good[:3], *bad, *good[3:]]))
+    done = cli.run("event", "import", str(file), "--batch", "4", "--rejected", str(rejected))
+    assert (done.returncode, done.stdout) == (1, f"7 events recorded, 2 refused: see {rejected}\n")
+    told = [json.loads(line) for line in rejected.read_text().splitlines()]
+    assert [(each["line"], each["problem"]["error"], json.loads(each["event"])["version"]) for each in told] == [
+        (4, "payload_mismatch", "0"),
+        (5, "payload_mismatch", "1"),
+    ]
+    assert len(cli.json("event", "list", "--name", name)) == 7

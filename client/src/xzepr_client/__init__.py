@@ -9,6 +9,7 @@ from xzepr_client.errors import ClientError, Fault, NoAnswer, ProblemError, Unex
 from xzepr_client.models import (
     Artifact,
     ArtifactSeen,
+    BatchItem,
     Evaluation,
     Event,
     EventReceiver,
@@ -38,6 +39,7 @@ __all__ = [
     "DEFAULT_URL",
     "Artifact",
     "ArtifactSeen",
+    "BatchItem",
     "Client",
     "ClientError",
     "Envelope",

@@ -18,6 +18,7 @@ from xzepr_client.errors import ClientError
 from xzepr_client.models import (
     Artifact,
     ArtifactSeen,
+    BatchItem,
     Created,
     Evaluation,
     Event,
@@ -31,6 +32,7 @@ from xzepr_client.models import (
     NewEventReceiver,
     NewEventReceiverGroup,
     Page,
+    RecordedBatch,
     StreamPosition,
     Timeline,
 )
@@ -123,6 +125,15 @@ class Client:
     def close(self) -> None:
         """Closes the connections."""
         self._transport.close()
+
+    def post_batch(self, lines: bytes, *, partial: bool = False, idempotency_key: str | None = None) -> list[str | BatchItem]:
+        """Events as NDJSON, one a line, at most 10,000: all of them or none (ProblemError, with pointers such as `/25/name`), in their order.
+
+        partial: each that nothing is wrong with. Returns their ids; with partial, for each what became of it.
+        """
+        headers = {"Idempotency-Key": idempotency_key or new_key(), "Content-Type": "application/x-ndjson"}
+        answer = self._transport.send("POST", "events/batch", params={"partial": partial or None}, body=lines, headers=headers, repeatable=True)
+        return self._transport.decode(answer, RecordedBatch).data
 
     def post_event(self, event: NewEvent, *, idempotency_key: str | None = None) -> str:
         """The id, once the event is stored."""

@@ -268,3 +268,33 @@ class Created(msgspec.Struct, frozen=True):
     """The id of what was made."""
 
     data: str
+
+
+class BatchFault(msgspec.Struct, frozen=True):
+    """pointer: RFC 6901, from the root of the batch: `/25/name`."""
+
+    pointer: str
+    message: str
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an event of a batch was not recorded. errors: every fault."""
+
+    status: int
+    error: str
+    detail: str
+    errors: list[BatchFault] = []
+
+
+class BatchItem(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one event of a batch. status: 201 with its id, else that of the problem."""
+
+    status: int
+    id: str | None = None
+    problem: Problem | None = None
+
+
+class RecordedBatch(msgspec.Struct, frozen=True):
+    """In the order of the batch."""
+
+    data: list[str | BatchItem]

@@ -77,7 +77,8 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         repeatable: bool = False,
     ) -> httpx2.Response:
-        """A success, its body read. body: anything that msgspec encodes; None: no body. params: those that are None are left out."""
+        """A success, its body read. body: anything that msgspec encodes, bytes as they are; None: no body. params: those that are None are left
+        out. headers: a Content-Type of yours counts before application/json."""
         began_s = time.monotonic()
         pauses = iter(PAUSES_S)
         while True:
@@ -90,7 +91,7 @@ class Transport:
                 time.sleep(pause_s)
 
     def _attempt(self, method: str, path: str, params: Mapping[str, Any] | None, body: Any, headers: Mapping[str, str] | None) -> httpx2.Response:
-        content = None if body is None else msgspec.json.encode(body)
+        content = body if body is None or isinstance(body, bytes) else msgspec.json.encode(body)
         sent = {**({"Content-Type": "application/json"} if content is not None else {}), **(headers or {})}
         with self._answers(sent.get("Idempotency-Key")):
             answer = self._http.request(method, path, params=_present(params), content=content, headers=sent)

@@ -1,5 +1,6 @@
-"""`xzepr event post|list|show|timeline`."""
+"""`xzepr event post|list|show|timeline|import`."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -59,6 +60,22 @@ def post(
     receiver_id = receiver_id_of(client, receiver)
     new = NewEvent.about(artifact, receiver_id, success=success, payload=Raw(payload), description=description)
     print_id(client.post_event(new, idempotency_key=idempotency_key), as_json)
+
+
+@event.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--batch", "batch_events", type=click.IntRange(1, 10_000), default=1_000, show_default=True, help="Events sent at once.")
+@click.option(
+    "--rejected",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Go on past events that are refused, and write them there, each with its problem. Default: stop at the first batch with one.",
+)
+@connected
+def import_events(client: "Client", file: Path, batch_events: int, rejected: Path | None) -> None:
+    """Record the events of a file, one JSON object a line. Cut off, the same command goes on where it was; nothing is recorded twice."""
+    from xzepr.cli.importing import import_file
+
+    import_file(client, file, batch_events=batch_events, rejected=rejected)
 
 
 @event.command("list")

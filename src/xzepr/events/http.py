@@ -11,7 +11,7 @@ from xzepr.auth.permissions import Permission
 from xzepr.errors import Conflict, InFlight, NotFound, PayloadMismatch, ValidationTooCostly, XzeprError
 from xzepr.events.cloudevents import BATCHED, STRUCTURED, CloudEvent, read_binary, read_structured, receiver_id_of, to_posted
 from xzepr.events.model import BatchQuery, Event, EventPage, NewEvent, Recorded
-from xzepr.events.posted import Batch, Posted, read_json_batch, read_ndjson_batch, require_number, require_size, split_array
+from xzepr.events.posted import Batch, Posted, faults_at, read_json_batch, read_ndjson_batch, require_number, require_size, split_array
 from xzepr.events.record import Result, record_event, record_events
 from xzepr.events.search import get_event, search_events
 from xzepr.house import House
@@ -79,7 +79,7 @@ async def post_batch(call: Call[House]) -> Answer:
     def answer(results: Sequence[Result]) -> bytes:
         if not partial:
             return msgspec.json.encode(RecordedBatch([EventId(str(result)) for result in results]))
-        return msgspec.json.encode(RecordedBatch([_item(result, instance, call.request_id) for result in results]))
+        return msgspec.json.encode(RecordedBatch([_item(place, result, instance, call.request_id) for place, result in enumerate(results)]))
 
     read: Callable[[int], Awaitable[Batch]] = call.body
     batch = await read(call.house.settings.security.validation.max_body_size)
@@ -138,9 +138,10 @@ def _recorded(event_id: EventId, *, replayed: bool = False) -> Answer:
     return Answer(Recorded(event_id), headers={**headers, "Idempotency-Replayed": "true"} if replayed else headers)
 
 
-def _item(result: Result, instance: str, request_id: str) -> BatchItem:
+def _item(place: int, result: Result, instance: str, request_id: str) -> BatchItem:
     if isinstance(result, XzeprError):
-        return BatchItem(result.status, problem=problem_of(result, instance=instance, request_id=request_id))
+        placed = type(result)(result.message, faults=tuple(faults_at(place, result)))
+        return BatchItem(placed.status, problem=problem_of(placed, instance=instance, request_id=request_id))
     return BatchItem(201, id=EventId(result))
 
 

@@ -95,7 +95,7 @@ def require_size(text: bytes, event_max_bytes: int) -> None:
 def refusal_of(refused: dict[int, XzeprError]) -> XzeprError:
     """All that is wrong with a batch, as one error: of the kind that comes first in the order of checks. refused: by place."""
     kinds = sorted({type(error) for error in refused.values()}, key=_rank)
-    faults = [fault for place, error in sorted(refused.items()) for fault in _placed(place, error)]
+    faults = [fault for place, error in sorted(refused.items()) for fault in faults_at(place, error)]
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     return kinds[0](f"{faults[0].pointer}: {faults[0].message}{more}", faults=tuple(faults[:FAULTS_MAX]))
 
@@ -106,6 +106,7 @@ def _rank(kind: type[XzeprError]) -> tuple[int, int]:
     return next((place for place, known in enumerate(order) if issubclass(kind, known)), len(order)), len(kind.__mro__)
 
 
-def _placed(place: int, error: XzeprError) -> list[Fault]:
+def faults_at(place: int, error: XzeprError) -> list[Fault]:
+    """What is wrong with one event, with its place in the batch: pointers start at the root of the body."""
     faults = error.faults or (Fault("", error.message),)
     return [Fault(f"/{place}{fault.pointer}", fault.message) for fault in faults]
