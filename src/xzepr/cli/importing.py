@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress as Bars
 
 from xzepr.cli.connection import Failure, failure_of
 from xzepr.cli.text import shown
@@ -53,8 +56,8 @@ def import_file(client: "Client", file: Path, *, batch_events: int, rejected: Pa
         if done.offset:
             click.echo(f"going on behind line {done.lines}", err=True)
         size = file.stat().st_size
-        with click.progressbar(length=size, label=f"importing {shown(file.name)}", file=click.get_text_stream("stderr")) as bar:
-            bar.update(done.offset)
+        with Bars(*Bars.get_default_columns(), console=Console(stderr=True)) as bars:
+            bar = bars.add_task(f"importing {escape(shown(file.name))}", total=size, completed=done.offset)
             opened.seek(done.offset)
             for batch in _batches(opened, done.lines, batch_events):
                 recorded, refused = _send(client, batch, done, rejected)
@@ -68,7 +71,7 @@ def import_file(client: "Client", file: Path, *, batch_events: int, rejected: Pa
                     batch=batch_events,
                 )
                 _keep(place, done)
-                bar.update(len(batch.text))
+                bars.update(bar, completed=done.offset)
     place.unlink(missing_ok=True)
     told = f"{done.recorded} events recorded"
     click.echo(told if not done.refused else f"{told}, {done.refused} refused: see {rejected}")
