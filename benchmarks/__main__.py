@@ -72,8 +72,8 @@ def run(size: str, base: str, output: Path, **given: Any) -> None:
     reporting.tell(report, console)
     reporting.save(report, output)
     console.print(f"\nwritten to {output}; save it as {SAVED.name} beside it to compare later runs", soft_wrap=True)
-    if report.errors:
-        raise click.ClickException(f"{report.errors} answers or rows were wrong: the figures mean nothing")
+    if wrong := report.wrong():
+        raise click.ClickException(f"answers or stored rows were wrong, so these figures mean nothing: {', '.join(wrong)}")
 
 
 @main.command()

@@ -20,6 +20,8 @@ import httptools
 import msgspec
 import uvloop
 
+from benchmarks import ROOT
+
 BATCH_ROWS_MAX: Final = 1_000
 # `like … including indexes` brings the primary key and the four indexes. Checks and partitions are what XZepr adds.
 _TABLE: Final = (
@@ -182,6 +184,7 @@ async def bare_server(port: int, url: str, workers: int) -> AsyncIterator[None]:
 async def _worker(port: int, url: str) -> AsyncIterator[None]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "benchmarks.bare", str(port)),
+        cwd=ROOT,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "BARE_URL": url},

@@ -1,8 +1,8 @@
 """What is stored before anything is measured: definitions through the API, events by set-based SQL.
 
 Five events an artifact, one of each receiver; the first three receivers make the group. A hundred events a name until there are 1,000 names. The
-events lie evenly over 36 monthly partitions, the last of which is this month, with their heads; nothing is left in the outbox. Their numbers are those
-of imports.
+events lie evenly over 36 monthly partitions, the last of which is this month, with their heads; nothing is left in the outbox. Their numbers are
+those of imports.
 """
 
 import random

@@ -21,6 +21,8 @@ from typing import Final, cast
 import msgspec
 import uvloop
 
+from benchmarks import ROOT
+
 # Stands in a template where the number of the request goes: ten digits, so that lengths stay.
 NUMBER: Final = b"@@@@@@@@@@"
 DRAIN_S: Final = 10.0
@@ -295,7 +297,11 @@ async def run_load(plan: Plan) -> Outcome:
 async def run_process(module: str, given: bytes) -> bytes:
     """Standard output of `python -m module`. Raises RuntimeError with the last of its standard error; ends it when cancelled."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", module), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", module),
+        cwd=ROOT,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
     try:
         output, said = await process.communicate(given)

@@ -68,10 +68,9 @@ class Report(msgspec.Struct, kw_only=True):
     bars: list[Bar] = []
     machine: dict[str, str] = {}
 
-    @property
-    def errors(self) -> int:
-        """Of all rows and the guide's table."""
-        return sum(row.errors for row in self.rows) + (self.guide.errors if self.guide else 0)
+    def wrong(self) -> list[str]:
+        """Names of what had errors."""
+        return [row.name for row in self.rows if row.errors] + (["guide"] if self.guide and self.guide.errors else [])
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
@@ -170,13 +169,7 @@ def tell(report: Report, console: Console) -> None:
     """Guide's table and bars; the rows were told as they came."""
     console.print(table_of(report.rows))
     if report.guide:
-        guide = report.guide
-        console.print(
-            f"\nThe production guide's table, {guide.offered:.0f} requests/s offered, open loop: {guide.throughput:.1f} requests/s, "
-            f"p50 {guide.p50_ms:.2f} ms, p95 {guide.p95_ms:.2f} ms, p99 {guide.p99_ms:.2f} ms, "
-            f"errors {guide.errors} of {guide.answers + guide.errors}, CPU {guide.cpu:.0%} and memory {guide.memory:.0%} of the machine (server and database) {guide.note}\n",
-            soft_wrap=True,
-        )
+        console.print(f"\n{_told(report.guide)}\n", soft_wrap=True)
     tell_bars(report.bars, console)
 
 
@@ -199,3 +192,11 @@ def save(report: Report, path: Path) -> None:
 def read(path: Path) -> Report:
     """Raises OSError, msgspec.ValidationError."""
     return msgspec.json.decode(path.read_bytes(), type=Report)
+
+
+def _told(guide: Guide) -> str:
+    figures = f"p50 {guide.p50_ms:.2f} ms, p95 {guide.p95_ms:.2f} ms, p99 {guide.p99_ms:.2f} ms"
+    errors = f"{guide.errors} errors among {guide.errors + guide.answers} requests"
+    machine = f"server and database took {guide.cpu:.0%} of the machine's processors and {guide.memory:.0%} of its memory"
+    rate = f"{guide.offered:.0f} requests/s offered, open loop, {guide.throughput:.1f} answered"
+    return f"The production guide's table: {rate}; {figures}; {errors}; {machine}. {guide.note}".rstrip()

@@ -220,7 +220,8 @@ async def _batch(stage: Stage, name: str) -> Row:
     row = row_of(name, ours, counterpart)
     row.pending, row.caught_up_s = pending, caught_up_s
     if " 404 " in ours.problem[:20] or " 405 " in ours.problem[:20]:
-        row.note, row.ratio, row.caught_up_s = "absent: there is no POST /api/v1/events/batch", None, None
+        row.note = "absent: there is no POST /api/v1/events/batch"
+        row.ratio = row.throughput = row.p50_ms = row.p95_ms = row.p99_ms = row.pending = row.caught_up_s = None
     elif caught_up_s is None:
         row.note = f"{row.note} the sequencer did not catch up".strip()
     return row
