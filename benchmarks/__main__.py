@@ -1,6 +1,7 @@
 """`python -m benchmarks`: measure, compare with a saved run, and two longer trials. What each figure means: docs/reference/benchmarks.md."""
 
 import asyncio
+import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -154,9 +155,18 @@ def _tell(row: Row) -> None:
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-    """What a person can mend is one line."""
+    """What a person can mend is one line. SIGTERM ends it as Ctrl-C does: what was started is stopped."""
+
+    async def stoppable() -> Result:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work()
+
     try:
-        return asyncio.run(work())
+        return asyncio.run(stoppable())
+    except asyncio.CancelledError:
+        raise click.Abort from None
     except (EmbeddedError, NotDurable, PortInUse, RuntimeError) as error:
         raise click.ClickException(str(error)) from None
 

@@ -57,7 +57,8 @@ class Plan(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Outcome(msgspec.Struct, kw_only=True):
-    """What came back. answered: good answers in all, warm-up and drain included; in_window: of the measured `seconds` alone.
+    """What came back. answered: good answers in all, warm-up and drain included; in_window: in the measured `seconds` alone (open loop: to
+    requests that were due in the measured time, until the last of them was answered).
 
     latencies: doubles, seconds, of the measured time. problem: the first bad answer, shortened. messages: read from the stream.
     """
@@ -153,6 +154,7 @@ class _Load:
         self._next = 0
         self._under_way = 0
         self._begin = self._from = self._until = 0.0
+        self._last_answer = 0.0
         self._ending = False
 
     def request(self, number: int) -> bytes:
@@ -187,7 +189,9 @@ class _Load:
         token = plan.tokens[connection.number % len(plan.tokens)]
         if whole and data[9:12] == self._status and data.count(token, body_at) == plan.occurrences:
             outcome.answered += 1
-            outcome.in_window += self._from <= now <= self._until
+            if self._from <= (now if plan.rate is None else connection.due) <= self._until:
+                outcome.in_window += 1
+                self._last_answer = now
             if plan.ids:
                 self._ids.append(data[body_at + 9 : body_at + 35])
         else:
@@ -275,6 +279,8 @@ class _Load:
         if plan.rate is not None:
             due = int(plan.rate * (plan.warmup_s + plan.duration_s)) if plan.requests_max is None else plan.requests_max
             outcome.unanswered += max(0, due - self._next)
+            # A server that lags behind the schedule answers until later: its rate is lower than what was due.
+            outcome.seconds = max(plan.duration_s, self._last_answer - self._from)
         if plan.requests_max is not None:
             outcome.seconds = perf_counter() - self._from
         outcome.repeated_ids = len(self._ids) - len(set(self._ids))

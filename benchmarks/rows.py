@@ -106,8 +106,13 @@ async def all_rows(stage: Stage, told: Callable[[Row], None]) -> list[Row]:
     rows: list[Row] = []
     for name, measure in _rows(stage):
         if re.search(stage.options.only, name):
-            rows.append(await measure())
-            told(rows[-1])
+            try:
+                row = await measure()
+            except (RuntimeError, OSError, asyncpg.PostgresError) as error:
+                # The other rows are worth having.
+                row = Row(name=name, errors=1, note=" ".join(str(error).split())[-200:])
+            rows.append(row)
+            told(row)
     return rows
 
 

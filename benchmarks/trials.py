@@ -39,7 +39,7 @@ async def guide(stage: Stage) -> Guide:
     outcome = task.result()
     seconds = loop.time() - begun
     used = (cpu_s(pids) - cpu_before) / seconds / (psutil.cpu_count() or 1)
-    ordered = outcome.sorted_latencies()
+    ordered = _latencies(outcome)
     return Guide(
         offered=GUIDE_RATE,
         throughput=outcome.in_window / outcome.seconds,
@@ -76,7 +76,7 @@ async def snapshot(stage: Stage, seconds: float) -> list[Bar]:
     async with _old_snapshot(stage.postgres.url):
         beside, errors = await _posted(stage, seconds)
         pending = await stage.pending()
-    p99_ms, p99_without_ms = (1000 * percentile(outcome.sorted_latencies(), 0.99) for outcome in (beside, without))
+    p99_ms, p99_without_ms = (1000 * percentile(_latencies(outcome), 0.99) for outcome in (beside, without))
     return [
         Bar(name="facts pending at the end", limit=f"≤ {SNAPSHOT_RATE:.0f}", seen=f"{pending:,}", held=pending <= SNAPSHOT_RATE),
         Bar(
@@ -141,6 +141,14 @@ def quarters(samples: list[tuple[int, int]]) -> tuple[float, float]:
         return statistics.fmean(among) if among else 0.0
 
     return mean(0.25, 0.50), mean(0.75, 1.0)
+
+
+def _latencies(outcome: Outcome) -> list[float]:
+    """Raises RuntimeError when there are none."""
+    ordered = outcome.sorted_latencies()
+    if not ordered:
+        raise RuntimeError(f"nothing was answered: {outcome.problem}")
+    return ordered
 
 
 def _pids(stage: Stage) -> list[int]:

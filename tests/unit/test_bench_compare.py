@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
+import jsonschema_rs
+import msgspec
 import pytest
 
 from benchmarks.compare import compare
-from benchmarks.fill import event_count, names_of
-from benchmarks.load import Outcome
+from benchmarks.fill import PAYLOAD, SCHEMA, event_count, names_of
+from benchmarks.load import NUMBER, Outcome
 from benchmarks.report import Guide, Report, Row, bars_of, percentile, read, save
+from benchmarks.requests import BATCH_EVENTS, batch, posts
 from benchmarks.rows import errors_of
 from benchmarks.trials import quarters
+from xzepr.events.model import NewEvent
 
 
 @pytest.mark.parametrize(
@@ -124,3 +128,25 @@ def test_sizes() -> None:
     for wrong in ("", "10", "k", "1g", "-1k", "0k"):
         with pytest.raises(ValueError, match="is no size"):
             event_count(wrong)
+
+
+def test_what_is_posted_is_what_the_contract_asks_for() -> None:
+    receiver_id = "01M88Q7AG504QSGMQWKDMNZ1V5"
+    (request,) = batch(1, receiver_id)
+    head, _, body = request.replace(NUMBER, b"0000000001").partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /api/v1/events/batch HTTP/1.1\r\n")
+    assert f"Content-Length: {len(body)}".encode() in head
+    events = msgspec.json.decode(body, type=list[NewEvent])
+    assert (len(events), len({event.nvrpp for event in events})) == (BATCH_EVENTS, BATCH_EVENTS / 5)
+    single = [request.replace(NUMBER, b"0000000001").partition(b"\r\n\r\n")[2] for request in posts(1, [receiver_id] * 3)]
+    assert len({msgspec.json.decode(each, type=NewEvent).nvrpp for each in single}) == len(single) / 3
+    assert msgspec.json.encode({"data": ["x"] * BATCH_EVENTS}).count(b'","') == BATCH_EVENTS - 1
+
+
+def test_the_schema_has_at_least_ten_constraints_and_the_payload_meets_them() -> None:
+    properties = SCHEMA["properties"]
+    constraints = len(SCHEMA["required"]) + sum(len(rules) for rules in properties.values())
+    assert constraints >= 10
+    assert sum(len(set(rules) - {"type"}) for rules in properties.values()) >= 10
+    assert jsonschema_rs.is_valid(SCHEMA, PAYLOAD)
+    assert not any(jsonschema_rs.is_valid(SCHEMA, {**PAYLOAD, name: None}) for name in PAYLOAD)
