@@ -87,9 +87,9 @@ class Stage:
     async def drained(self, seconds: float = DRAINED_S) -> float | None:
         """Wait until nothing is pending; after how many seconds that was, or None when it was not."""
         begun = time.monotonic()
-        while (waited_s := time.monotonic() - begun) <= seconds:
+        while time.monotonic() - begun <= seconds:
             if not await self.value("select exists (select from outbox)::int"):
-                return waited_s
+                return time.monotonic() - begun
             await asyncio.sleep(0.05)
         return None
 
