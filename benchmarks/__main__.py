@@ -18,7 +18,7 @@ from benchmarks import rows, trials
 from benchmarks.fill import event_count
 from benchmarks.postgres import NotDurable
 from benchmarks.report import Bar, Guide, Report, Row
-from benchmarks.server import PortInUse, require_free
+from benchmarks.server import PortInUse, busy_share, require_free
 from benchmarks.stage import Options, Stage, settings_told, stage
 from xzepr.embedded.account import EmbeddedError
 from xzepr.telemetry import configure_logging
@@ -26,6 +26,7 @@ from xzepr.telemetry import configure_logging
 RESULTS: Final = Path(__file__).parent / "results"
 LATEST: Final = RESULTS / "latest.json"
 SAVED: Final = RESULTS / "saved.json"
+BUSY_MAX: Final = 0.10
 
 Result = TypeVar("Result")
 
@@ -115,14 +116,24 @@ def _trial(options: Options, work: Callable[[Stage], Coroutine[Any, Any, list[Ba
         async with stage(options, "10k") as built:
             return await work(built)
 
+    _busy()
     bars = _run(on_stage)
     reporting.tell_bars(bars, console)
     if not all(bar.held for bar in bars):
         sys.exit(1)
 
 
+def _busy() -> str:
+    """Looked at before anything of ours runs; a warning when others would be measured, too."""
+    busy = busy_share()
+    if busy > BUSY_MAX:
+        console.print(f"[yellow]other programs take {busy:.0%} of the processors: the figures will be unsteady[/]", soft_wrap=True)
+    return f"{busy:.0%}"
+
+
 async def _measure(options: Options, sizes: list[str]) -> Report:
     require_free(options.ports)
+    busy = _busy()
     console.print(f"default configuration except rate limits ({settings_told()}); sizes {', '.join(sizes)}", soft_wrap=True)
     measured: list[Row] = []
     guide: Guide | None = None
@@ -130,7 +141,7 @@ async def _measure(options: Options, sizes: list[str]) -> Report:
     for size in sizes:
         begun = time.monotonic()
         async with stage(options, size) as built:
-            machine = reporting.machine(built.postgres.version, built.postgres.settings)
+            machine = reporting.machine(built.postgres.version, built.postgres.settings) | {"busy before": busy}
             told = ", ".join(f"{name} {value}" for name, value in machine.items())
             console.print(f"{size} events stored within {time.monotonic() - begun:.0f} s; {told}", soft_wrap=True)
             measured += await rows.all_rows(built, _tell)
