@@ -110,7 +110,7 @@ async def serving(url: str, port: int, *arguments: str) -> AsyncIterator[Running
 
 def busy_share(seconds: float = 1.0) -> float:
     """Of the processors, with whatever runs now: called before we start anything, it is what others take from the measurement."""
-    return psutil.cpu_percent(seconds) / 100
+    return float(psutil.cpu_percent(seconds)) / 100
 
 
 def tree(pids: Iterable[int]) -> list[psutil.Process]:

@@ -110,11 +110,11 @@ async def filled_consistently(built: Stage) -> None:
 
 @pytest.mark.parametrize("neighbour", [0, 1], ids=["xzepr", "bare"])
 def test_a_port_in_use_is_refused(neighbour: int) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        refused = CliRunner().invoke(main, ["run", "--port", str(port - neighbour)])
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port + neighbour)):
+        refused = CliRunner().invoke(main, ["run", "--port", str(port)])
     assert refused.exit_code == 1
-    assert f"port {port} is in use" in refused.output
+    assert f"port {port + neighbour} is in use" in refused.output
 
 
 @asynccontextmanager
