@@ -7,10 +7,10 @@ STAMP := $(VENV)/.setup
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test unit lint drill fuzz format reference lock wheel clean
+.PHONY: help setup run demo test unit lint drill fuzz bench bench-compare format reference lock wheel clean
 
 help: ## What can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
 
 setup: $(STAMP) ## Everything into .venv; the command is then .venv/bin/xzepr
 
@@ -52,6 +52,12 @@ drill: setup ## All rounds of the long trials; SEED= repeats one
 
 fuzz: setup ## 20,000 requests against the OpenAPI document
 	XZEPR_FUZZ_REQUESTS=20000 $(PYTEST) tests/integration/test_openapi_fuzz.py --timeout=3600 -s
+
+bench: setup ## Measure beside a bare server, in some 20 minutes; SIZE=10m for ten million events
+	@$(BIN)/python -m benchmarks run
+
+bench-compare: setup ## The last measurement beside the saved one; a ratio that fell by more than 15 % fails
+	@$(BIN)/python -m benchmarks compare
 
 format: setup ## Put the code in order
 	$(BIN)/ruff format .

@@ -1,0 +1,130 @@
+"""The other counterparts: a plain SELECT for reads, a plain COPY for batches; a closed loop in a process of its own, straight to the database.
+
+`python -m benchmarks.plain` reads a PlainPlan from standard input and writes an Outcome (msgpack).
+"""
+
+import asyncio
+import gc
+import sys
+from array import array
+from time import perf_counter
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+import uvloop
+
+from benchmarks.load import Outcome, run_process
+
+# The same partitioning, indexes and checks as ours, with a partition for what is loaded.
+_TABLES: Final = (
+    "create schema if not exists bare",
+    "create table bare.batch_events (like public.events including all) partition by range (id)",
+    "create table bare.batch_events_all partition of bare.batch_events default",
+    "create table bare.batch_outbox (like public.outbox including all)",
+)
+EVENT_COLUMNS: Final = (
+    *("id", "seq", "artifact_id", "name", "version", "release", "platform_id", "package", "description", "payload", "success"),
+    *("event_receiver_id", "event_receiver_version", "owner_id", "created_at", "traceparent"),
+)
+OUTBOX_COLUMNS: Final = ("seq", "kind", "artifact_id", "event_id", "event_receiver_id", "event_receiver_version", "success")
+
+
+class PlainPlan(msgspec.Struct, kw_only=True, frozen=True):
+    """Either `queries`, each (statement, parameters, rows that must come back), or `events`: the rows of one batch, in EVENT_COLUMNS.
+
+    id and seq of the rows are made anew for each batch. first: the lowest seq that no run before used.
+    """
+
+    url: str
+    connections: int
+    warmup_s: float
+    duration_s: float
+    queries: list[tuple[str, list[Any], int]] = []
+    events: list[list[Any]] = []
+    first: int = 1
+
+
+class _Plain:
+    """One run of a plan."""
+
+    def __init__(self, plan: PlainPlan) -> None:
+        self._plan = plan
+        self._outcome = Outcome(seconds=plan.duration_s)
+        self._latencies = array("d")
+        self._next = 0
+        self._from = self._until = 0.0
+
+    async def run(self) -> Outcome:
+        """Connect, then loop until the time is over."""
+        connections = [await asyncpg.connect(self._plan.url) for _ in range(self._plan.connections)]
+        self._from = perf_counter() + self._plan.warmup_s
+        self._until = self._from + self._plan.duration_s
+        await asyncio.gather(*(self._loop(connection) for connection in connections))
+        for connection in connections:
+            await connection.close()
+        self._outcome.latencies = self._latencies.tobytes()
+        return self._outcome
+
+    async def _loop(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        step = self._copy if self._plan.events else self._select
+        while (begun := perf_counter()) <= self._until:
+            good = await step(connection)
+            now = perf_counter()
+            self._outcome.bad += not good
+            self._outcome.answered += good
+            if self._from <= now <= self._until:
+                self._outcome.in_window += good
+                self._latencies.append(now - begun)
+
+    async def _select(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
+        statement, parameters, rows = self._plan.queries[self._next % len(self._plan.queries)]
+        self._next += 1
+        return len(await connection.fetch(statement, *parameters)) == rows
+
+    async def _copy(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
+        events, outbox = self._batch()
+        async with connection.transaction():
+            await connection.copy_records_to_table("batch_events", schema_name="bare", records=events, columns=EVENT_COLUMNS)
+            await connection.copy_records_to_table("batch_outbox", schema_name="bare", records=outbox, columns=OUTBOX_COLUMNS)
+        return True
+
+    def _batch(self) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+        """The same rows with new ids, which rise as ours do."""
+        first = self._plan.first + self._next * len(self._plan.events)
+        self._next += 1
+        events = [(_id(seq), seq, *row[2:]) for seq, row in enumerate(self._plan.events, first)]
+        outbox = [(row[1], "event.recorded", row[2], row[0], row[11], row[12], row[10]) for row in events]
+        return events, outbox
+
+
+def _id(number: int) -> str:
+    """26 characters that rise with the number; the quickest that will do, since a COPY is to be measured."""
+    return f"01BENCH{number:019}"
+
+
+async def make_tables(url: str) -> None:
+    """Where the batches of the counterpart go."""
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in _TABLES:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def run_plain(plan: PlainPlan) -> Outcome:
+    """In a process of its own."""
+    return msgspec.msgpack.decode(await run_process("benchmarks.plain", msgspec.msgpack.encode(plan)), type=Outcome)
+
+
+async def _main(plan: PlainPlan) -> Outcome:
+    return await _Plain(plan).run()
+
+
+if __name__ == "__main__":
+    decoded = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=PlainPlan)
+    gc.disable()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        result = runner.run(_main(decoded))
+    sys.stdout.buffer.write(msgspec.msgpack.encode(result))
