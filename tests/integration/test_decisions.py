@@ -23,7 +23,8 @@ from xzepr.auth.permissions import Role
 from xzepr.auth.principal import Principal
 from xzepr.db.pool import Database
 from xzepr.db.queries import Queries
-from xzepr.events.model import CheckedEvent, NewEvent
+from xzepr.events.group_commit import row_of
+from xzepr.events.model import NewEvent
 from xzepr.events.posted import Posted
 from xzepr.events.record import Recorder, record_event
 from xzepr.groups.manage import change_group, create_group, delete_group
@@ -112,8 +113,7 @@ class World:
         connection = await asyncpg.connect(self.url)
         transaction = connection.transaction()
         await transaction.start()
-        checked = CheckedEvent(event_id, new, "{}", self.receivers[receiver], 1, None, ids.time_of(event_id), None)
-        assert not await connection.fetch(events["record_events"], *([value] for value in checked.row()))
+        assert not await connection.fetch(events["record_events"], *([value] for value in row_of(event_id, new, "{}", 1, None, None)))
         self.held.append((connection, transaction))
 
     async def overtaken(self, receiver: int, artifact: int, late: bool, newest: bool) -> None:

@@ -19,16 +19,20 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Final
 
 import asyncpg
 import msgspec
 import structlog
 
-from xzepr.db.pool import Connection, Database
+from xzepr.db.pool import Connection, Database, translated
 from xzepr.db.queries import Queries
 from xzepr.errors import Conflict, Fault, InvalidInput, Unavailable, XzeprError
+from xzepr.events.model import NewEvent
 from xzepr.idempotency import OTHER_BODY, Answered, Claim, KeyName, Replayed, claim_all, in_flight
+from xzepr.ids import EventId, time_of
+from xzepr.nvrpp import Nvrpp
 from xzepr.stream.outbox import Bell
 
 log = structlog.get_logger(__name__)
@@ -70,6 +74,8 @@ OTHER_EVENT: Final = "another event with this source and id is stored"
 
 
 Keys = Sequence[tuple[Claim, Answered]]
+# One event, in the order of row_of().
+Row = tuple[Any, ...]
 
 
 class Entry:
@@ -83,7 +89,7 @@ class Entry:
 
     def __init__(
         self,
-        rows: Sequence[tuple[Any, ...]],
+        rows: Sequence[Row],
         done: Callable[[Outcome], None],
         claim: tuple[Claim, Answered] | None = None,
         own: Mapping[int, tuple[Claim, Answered]] | None = None,
@@ -121,6 +127,24 @@ class Entry:
         return Stored(known) if known else _STORED
 
 
+def row_of(event_id: EventId, event: NewEvent, payload_text: str, receiver_version: int, owner_id: str | None, traceparent: str | None) -> Row:
+    """An event that was found to satisfy its receiver's schema in this version, as parameters of `record_events`."""
+    nvrpp = Nvrpp(event.name, event.version, event.release, event.platform_id, event.package)
+    return (
+        event_id,
+        nvrpp.artifact_id,
+        *nvrpp,
+        event.description,
+        payload_text,
+        event.success,
+        event.event_receiver_id.upper(),
+        receiver_version,
+        owner_id,
+        time_of(event_id),
+        traceparent,
+    )
+
+
 # Places in a row.
 _ID: Final = 0
 _DESCRIPTION: Final = 7
@@ -134,7 +158,7 @@ class _Attempt:
 
     def __init__(self, entries: list[Entry]) -> None:
         self.entries = entries
-        self.rows: list[tuple[Any, ...]] = []
+        self.rows: list[Row] = []
         self.outcomes: list[Outcome] = []
 
     def take(self, earlier: Mapping[KeyName, Answered | None]) -> None:
@@ -171,6 +195,8 @@ class GroupCommit:
         self._queued_rows = 0
         self._queued_bytes = 0
         self._task: asyncio.Task[None] | None = None
+        self._held: AsyncExitStack | None = None
+        self._connection: Connection | None = None
 
     def add(self, entry: Entry) -> None:
         """It joins the next transaction. Raises Unavailable at once when too much waits already."""
@@ -180,7 +206,7 @@ class GroupCommit:
 
     async def store(
         self,
-        rows: Sequence[tuple[Any, ...]],
+        rows: Sequence[Row],
         claim: tuple[Claim, Answered] | None = None,
         own: Mapping[int, tuple[Claim, Answered]] | None = None,
     ) -> Stored | Stale:
@@ -213,7 +239,11 @@ class GroupCommit:
     async def _run(self) -> None:
         try:
             while self._queue:
-                await self._commit(self._next())
+                while self._queue:
+                    await self._commit(self._next())
+                    # One turn of the loop: what has arrived and was not yet read comes along, instead of just missing it. No time passes.
+                    await asyncio.sleep(0)
+                await self._give_back()
         finally:
             self._task = None
 
@@ -287,16 +317,33 @@ class GroupCommit:
     async def _attempt(self, attempt: _Attempt) -> None:
         """Commit it, or raise; after _StaleReceivers nothing is stored."""
         claims = [key for entry in attempt.entries for key in entry.keys]
-        async with self._database.connection() as connection:
-            if not claims:
-                attempt.take({})
-                await _record(connection, attempt.rows)
-                return
-            async with connection.transaction():
-                await connection.execute(queries["wait_briefly_for_keys"], str(KEY_WAIT_MS))
-                attempt.take(await claim_all(connection, claims))
-                if attempt.rows:
+        try:
+            with translated():
+                connection = await self._connected()
+                if claims:
+                    await _attempt_with_keys(connection, attempt, claims)
+                else:
+                    attempt.take({})
                     await _record(connection, attempt.rows)
+        except BaseException:
+            # Whatever state it is in, the pool looks after it.
+            await self._give_back()
+            raise
+
+    async def _connected(self) -> Connection:
+        """One connection for as long as there is work: taking one from the pool each time costs as much as storing three events."""
+        if self._held is None:
+            held = AsyncExitStack()
+            self._connection = await held.enter_async_context(self._database.connection())
+            self._held = held
+        assert self._connection is not None
+        return self._connection
+
+    async def _give_back(self) -> None:
+        held, self._held, self._connection = self._held, None, None
+        if held is not None:
+            with suppress(Unavailable):
+                await held.aclose()
 
     async def _is_over(self, attempt: _Attempt, give_up_at_s: float, error: Unavailable) -> bool:
         """After a commit that nobody knows of: True when everybody was told, False to try again."""
@@ -352,7 +399,15 @@ class GroupCommit:
         entries[0].tell(error if isinstance(error, asyncpg.IntegrityConstraintViolationError) else _not_storable(error))
 
 
-async def _record(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+async def _attempt_with_keys(connection: Connection, attempt: _Attempt, claims: Keys) -> None:
+    async with connection.transaction():
+        await connection.execute(queries["wait_briefly_for_keys"], str(KEY_WAIT_MS))
+        attempt.take(await claim_all(connection, claims))
+        if attempt.rows:
+            await _record(connection, attempt.rows)
+
+
+async def _record(connection: Connection, rows: Sequence[Row]) -> None:
     """One statement stores all of them with their outbox rows, or none. Raises _StaleReceivers."""
     columns = list(zip(*rows, strict=True))
     assert len(columns) == _COLUMNS

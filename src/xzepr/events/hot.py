@@ -13,8 +13,8 @@ import msgspec
 from xzepr import ids
 from xzepr.auth.principal import Principal
 from xzepr.errors import Unavailable, XzeprError
-from xzepr.events.group_commit import Entry, Outcome, Stored
-from xzepr.events.model import CheckedEvent, NewEvent
+from xzepr.events.group_commit import Entry, Outcome, Stored, row_of
+from xzepr.events.model import NewEvent
 from xzepr.events.record import Recorder, may_post
 from xzepr.ids import EventId
 from xzepr.json_text import compact, parse_strict
@@ -39,7 +39,7 @@ def take_event(recorder: Recorder, principal: Principal, body: bytes, traceparen
     if not recorder.checker.is_plainly_valid(receiver.id, receiver.resource_version, tree["payload"], payload_text):
         return False
     event_id = ids.mint(EventId)
-    checked = CheckedEvent(event_id, event, payload_text, receiver.id, receiver.resource_version, principal.id, ids.time_of(event_id), traceparent)
+    row = row_of(event_id, event, payload_text, receiver.resource_version, principal.id, traceparent)
 
     def told(outcome: Outcome) -> None:
         if isinstance(outcome, Stored):
@@ -48,7 +48,7 @@ def take_event(recorder: Recorder, principal: Principal, body: bytes, traceparen
             done(outcome if isinstance(outcome, Exception) else None)
 
     try:
-        recorder.commit.add(Entry([checked.row()], told))
+        recorder.commit.add(Entry((row,), told))
     except Unavailable as error:
         done(error)
     return True

@@ -1,7 +1,6 @@
 """An event: the record of one act on one artifact. Immutable."""
 
 from datetime import datetime
-from typing import Any
 
 import msgspec
 
@@ -78,33 +77,3 @@ class BatchQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """partial: record every event that nothing is wrong with, and tell for each what became of it."""
 
     partial: bool = False
-
-
-class CheckedEvent(msgspec.Struct, frozen=True):
-    """A new event with its id, its receiver known and its payload found to satisfy the receiver's schema in one version."""
-
-    id: EventId
-    event: NewEvent
-    payload_text: str
-    event_receiver_id: EventReceiverId
-    event_receiver_version: int
-    owner_id: str | None
-    created_at: datetime
-    traceparent: str | None
-
-    def row(self) -> tuple[Any, ...]:
-        """The parameters of `record_event`, in order."""
-        event, nvrpp = self.event, self.event.nvrpp
-        return (
-            self.id,
-            nvrpp.artifact_id,
-            *nvrpp,
-            event.description,
-            self.payload_text,
-            event.success,
-            self.event_receiver_id,
-            self.event_receiver_version,
-            self.owner_id,
-            self.created_at,
-            self.traceparent,
-        )

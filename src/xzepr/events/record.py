@@ -13,8 +13,7 @@ from xzepr import ids
 from xzepr.auth.principal import Principal
 from xzepr.db.pool import Database
 from xzepr.errors import Conflict, Fault, InvalidInput, PayloadMismatch, PermissionDenied, Unavailable, XzeprError
-from xzepr.events.group_commit import OTHER_EVENT, GroupCommit, Stored
-from xzepr.events.model import CheckedEvent
+from xzepr.events.group_commit import OTHER_EVENT, GroupCommit, Row, Stored, row_of
 from xzepr.events.posted import EVENTS_AT_ONCE, Batch, Posted, refusal_of
 from xzepr.idempotency import Answered, Claim
 from xzepr.ids import EventId, EventReceiverId
@@ -178,10 +177,8 @@ async def _checked(
     raise _changes_too_fast(receiver_id)
 
 
-def _row(event_id: EventId, posted: Posted, receiver: ReceiverInForce, principal: Principal, traceparent: str | None) -> tuple[object, ...]:
-    return CheckedEvent(
-        event_id, posted.event, posted.payload_text, receiver.id, receiver.resource_version, principal.id, ids.time_of(event_id), traceparent
-    ).row()
+def _row(event_id: EventId, posted: Posted, receiver: ReceiverInForce, principal: Principal, traceparent: str | None) -> Row:
+    return row_of(event_id, posted.event, posted.payload_text, receiver.resource_version, principal.id, traceparent)
 
 
 def _posted(item: Posted | XzeprError) -> Posted:

@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ import structlog
 import uvloop
 
 from xzepr import clock, idempotency
-from xzepr.db.pool import CONNECTION_LOST, SERVER_SETTINGS, Database
+from xzepr.db.pool import BY_INDEX_ONLY, CONNECTION_LOST, SERVER_SETTINGS, Database
 from xzepr.db.queries import Queries
 from xzepr.errors import Unavailable
 from xzepr.events.partitions import ensure_partitions
@@ -38,6 +38,8 @@ EVALUATIONS_KEPT_FOR: Final = timedelta(hours=1)
 LISTEN_RETRY_S: Final = 1.0
 # Sequencer, lease, partitions, retention; the listening connection is one more, outside the pool.
 CONNECTIONS: Final = 4
+# Of these, for the sequencer and its lease.
+FOLD_CONNECTIONS: Final = 2
 
 
 def new_holder() -> str:
@@ -57,16 +59,12 @@ async def relay(settings: Settings, holder: str, ready: Callable[[], None]) -> i
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     assert settings.database.url is not None
-    database = Database(
-        settings.database.url,
-        connections_min=1,
-        connections_max=CONNECTIONS,
-        connect_timeout_s=settings.database.connection_timeout_seconds,
-        application_name="xzepr-relay",
-    )
+    database = _database(settings, CONNECTIONS - FOLD_CONNECTIONS)
+    fold = _database(settings, FOLD_CONNECTIONS, BY_INDEX_ONLY)
     await database.open()
-    lead = Lead(database, holder)
-    sequencer = Sequencer(database, lead)
+    await fold.open()
+    lead = Lead(fold, holder)
+    sequencer = Sequencer(fold, lead)
     tasks = [
         asyncio.create_task(lead.run(), name="lead"),
         asyncio.create_task(sequencer.run(), name="sequencer"),
@@ -88,8 +86,21 @@ async def relay(settings: Settings, holder: str, ready: Callable[[], None]) -> i
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await task
     stopped.cancel()
+    await fold.close()
     await database.close()
     return 1 if broken else 0
+
+
+def _database(settings: Settings, connections_max: int, session_settings: Mapping[str, str] | None = None) -> Database:
+    assert settings.database.url is not None
+    return Database(
+        settings.database.url,
+        connections_min=1,
+        connections_max=connections_max,
+        connect_timeout_s=settings.database.connection_timeout_seconds,
+        application_name="xzepr-relay",
+        session_settings=session_settings,
+    )
 
 
 async def _listen(url: str, sequencer: Sequencer) -> None:

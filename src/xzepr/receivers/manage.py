@@ -168,7 +168,7 @@ class Receivers:
 
     def kept(self, receiver_id: str) -> ReceiverInForce | None:
         """From memory alone, maybe an old version. None: it is not there, which says nothing about the database."""
-        return self._kept.get(EventReceiverId(receiver_id))
+        return self._kept.get(EventReceiverId(receiver_id.upper()))
 
     async def reload(self, receiver_id: EventReceiverId) -> ReceiverInForce | None:
         """As the database has it now."""

@@ -61,6 +61,8 @@ class HotRoute:
         self.path = path.encode()
         self.instance = path
         self.take = take
+        # Bound once: a logger that is looked up each time costs more than what it says when nobody listens.
+        self.log = log.bind()
         self.body_max_bytes = body_max_bytes
         self._doorway = doorway
         self._authenticator = authenticator
@@ -179,7 +181,7 @@ class HotProtocol(HttpToolsProtocol):
             super().on_message_complete()
             return
         body = held[0] if len(held) == 1 else b"".join(held)
-        taken, request_id, scope = _Taken(), self._request_id or ids.mint(MessageId).encode(), self.scope
+        taken, request_id, scope = _Taken(), self._request_id, self.scope
 
         def done(answer: HotAnswer) -> None:
             self._answer(taken, answer, request_id, body, scope)
@@ -225,15 +227,18 @@ class HotProtocol(HttpToolsProtocol):
             return
         default_headers, scheme = self.server_state.default_headers, self.scheme or "http"
         if isinstance(answer, Exception):
+            request_id = request_id or ids.mint(MessageId).encode()
             response = self._hot.refused(answer, request_id.decode(), scheme, default_headers)
         else:
+            # Unique, and found in the log by whoever has the event.
+            request_id = request_id or answer.encode()
             response = self._hot.created(answer, request_id, scheme, default_headers)
         if not taken.keep_alive:
             # The server drains.
             response = response.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n", 1)
         transport.write(response)
         taken.response_complete = True
-        log.debug("request.answered", method="POST", path=self._hot.instance, hot=True, request_id=request_id.decode())
+        self._hot.log.debug("request.answered", method="POST", path=self._hot.instance, hot=True, request_id=request_id)
         if not taken.keep_alive:
             transport.close()
         self.on_response_complete()
