@@ -37,6 +37,10 @@ _STRING_OR_BRACKET: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
+_UNKNOWN: Final = object()
+_decode_any: Final = msgspec.json.Decoder().decode
+
+
 class _Suspicious(Exception):
     """The slower way must look."""
 
@@ -60,6 +64,10 @@ def parse_strict(body: bytes) -> Any:
     """
     text = _text(body)
     _require_depth(body, text)
+    if b"\\" not in body and not _has_long_digits(body):
+        tree = _plain_tree(body)
+        if tree is not _UNKNOWN:
+            return tree
     if ("\\u" in text and _has_bad_escape(text)) or _has_long_digits(body):
         return _parse_slowly(text)
     try:
@@ -68,6 +76,35 @@ def parse_strict(body: bytes) -> Any:
         raise _malformed(error) from None
     except _Suspicious:
         return _parse_slowly(text)
+
+
+def _plain_tree(body: bytes) -> Any:
+    """The tree of a text without escapes and over-long integers, thrice as fast; _UNKNOWN when it is not plainly in order.
+
+    Such a text has as many members as colons outside its strings: a member that stands there twice is missing from the tree.
+    """
+    try:
+        tree = _decode_any(body)
+    except msgspec.DecodeError:
+        return _UNKNOWN
+    outside = b"".join(body.split(b'"')[::2])
+    return tree if outside.count(b":") == _count_members(tree) else _UNKNOWN
+
+
+def _count_members(value: Any) -> int:
+    """Of all objects in a tree that is at most DEPTH_MAX deep."""
+    if type(value) is dict:
+        number = len(value)
+        for member in value.values():
+            if type(member) is dict or type(member) is list:
+                number += _count_members(member)
+        return number
+    number = 0
+    if type(value) is list:
+        for item in value:
+            if type(item) is dict or type(item) is list:
+                number += _count_members(item)
+    return number
 
 
 def compact(raw: bytes | str) -> str:

@@ -98,11 +98,14 @@ class Entry:
         self.done = done
         self.claim = claim
         self.own = own or {}
-        self.keys: Keys = ([claim] if claim is not None else []) + list(self.own.values())
+        self.keys: Keys = [*([claim] if claim is not None else []), *self.own.values()] if claim is not None or own else ()
         # When a transaction elsewhere holds one of its keys: until then it is tried again.
         self.give_up_at_s: float | None = None
         # Payload and description, which alone can be long; the rest is bounded by a few kilobytes.
-        self.size_bytes = sum(len(row[_PAYLOAD]) + len(row[_DESCRIPTION]) for row in rows)
+        if len(rows) == 1:
+            self.size_bytes = len(rows[0][_PAYLOAD]) + len(rows[0][_DESCRIPTION])
+        else:
+            self.size_bytes = sum(len(row[_PAYLOAD]) + len(row[_DESCRIPTION]) for row in rows)
 
     def tell(self, outcome: Outcome) -> None:
         """A receiver that fails must not stop the others."""

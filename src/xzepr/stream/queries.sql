@@ -62,12 +62,12 @@ from unnest($1::text[], $2::bytea[]) as pair (event_receiver_group_id, artifact_
 join group_states s on s.event_receiver_group_id = pair.event_receiver_group_id and s.artifact_id = pair.artifact_id
 where s.first_position is not null
 
--- name: put_heads
--- Each pair once per call.
-insert into gate_heads (artifact_id, event_receiver_id, event_id, seq, success)
-select * from unnest($1::bytea[], $2::text[], $3::text[], $4::bigint[], $5::boolean[])
-on conflict (artifact_id, event_receiver_id)
-do update set event_id = excluded.event_id, seq = excluded.seq, success = excluded.success
+-- name: change_heads
+-- Heads that are there; each pair once per call.
+update gate_heads h
+set event_id = n.event_id, seq = n.seq, success = n.success
+from unnest($1::bytea[], $2::text[], $3::text[], $4::bigint[], $5::boolean[]) as n (artifact_id, event_receiver_id, event_id, seq, success)
+where h.artifact_id = n.artifact_id and h.event_receiver_id = n.event_receiver_id
 
 -- name: put_group_states
 -- Each pair once per call. The position of the first completion stays.
