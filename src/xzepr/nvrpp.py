@@ -28,9 +28,5 @@ class Nvrpp(NamedTuple):
     @property
     def artifact_id(self) -> bytes:
         """16 bytes: the first half of SHA-256 over the five fields, each in UTF-8 behind its length in four bytes."""
-        digest = sha256()
-        for field in self:
-            encoded = field.encode()
-            digest.update(len(encoded).to_bytes(4, "big"))
-            digest.update(encoded)
-        return digest.digest()[:16]
+        encoded = [field.encode() for field in self]
+        return sha256(b"".join([len(field).to_bytes(4, "big") + field for field in encoded])).digest()[:16]

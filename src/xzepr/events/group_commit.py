@@ -41,6 +41,8 @@ queries = Queries("xzepr.events")
 # One transaction takes at most so many events and bytes of payload; a larger entry has one for itself.
 BATCH_ROWS_MAX: Final = 500
 BATCH_BYTES_MAX: Final = 4 << 20
+# From so many rows on, COPY's four statements cost less than what they save.
+COPY_ROWS_MIN: Final = 200
 # What may wait. Beyond it a caller gets 503 at once, which costs less than a timeout later.
 QUEUE_ROWS_MAX: Final = 10_000
 QUEUE_BYTES_MAX: Final = 64 << 20
@@ -152,8 +154,15 @@ def row_of(event_id: EventId, event: NewEvent, payload_text: str, receiver_versi
 _ID: Final = 0
 _DESCRIPTION: Final = 7
 _PAYLOAD: Final = 8
+_SUCCESS: Final = 9
 _RECEIVER: Final = 10
-_COLUMNS: Final = 15
+_VERSION: Final = 11
+# Of a row with its number behind the id, and of what the queue holds of it.
+EVENT_COLUMNS: Final = (
+    *("id", "seq", "artifact_id", "name", "version", "release", "platform_id", "package", "description", "payload", "success"),
+    *("event_receiver_id", "event_receiver_version", "owner_id", "created_at", "traceparent"),
+)
+OUTBOX_COLUMNS: Final = ("seq", "kind", "artifact_id", "event_id", "event_receiver_id", "event_receiver_version", "success", "traceparent")
 
 
 class _Attempt:
@@ -323,8 +332,8 @@ class GroupCommit:
         try:
             with translated():
                 connection = await self._connected()
-                if claims:
-                    await _attempt_with_keys(connection, attempt, claims)
+                if claims or sum(len(entry.rows) for entry in attempt.entries) >= COPY_ROWS_MIN:
+                    await _attempt_in_steps(connection, attempt, claims)
                 else:
                     attempt.take({})
                     await _record(connection, attempt.rows)
@@ -402,21 +411,40 @@ class GroupCommit:
         entries[0].tell(error if isinstance(error, asyncpg.IntegrityConstraintViolationError) else _not_storable(error))
 
 
-async def _attempt_with_keys(connection: Connection, attempt: _Attempt, claims: Keys) -> None:
+async def _attempt_in_steps(connection: Connection, attempt: _Attempt, claims: Keys) -> None:
+    """In a transaction of several statements: keys first, and many rows by COPY."""
     async with connection.transaction():
-        await connection.execute(queries["wait_briefly_for_keys"], str(KEY_WAIT_MS))
-        attempt.take(await claim_all(connection, claims))
-        if attempt.rows:
+        earlier: Mapping[KeyName, Answered | None] = {}
+        if claims:
+            await connection.execute(queries["wait_briefly_for_keys"], str(KEY_WAIT_MS))
+            earlier = await claim_all(connection, claims)
+        attempt.take(earlier)
+        if len(attempt.rows) >= COPY_ROWS_MIN:
+            await _record_by_copy(connection, attempt.rows)
+        elif attempt.rows:
             await _record(connection, attempt.rows)
 
 
 async def _record(connection: Connection, rows: Sequence[Row]) -> None:
     """One statement stores all of them with their outbox rows, or none. Raises _StaleReceivers."""
-    columns = list(zip(*rows, strict=True))
-    assert len(columns) == _COLUMNS
-    stale = await connection.fetch(queries["record_events"], *columns, timeout=STATEMENT_TIMEOUT_S)
+    stale = await connection.fetch(queries["record_events"], *zip(*rows, strict=True), timeout=STATEMENT_TIMEOUT_S)
     if stale:
         raise _StaleReceivers(frozenset(row["event_receiver_id"] for row in stale))
+
+
+async def _record_by_copy(connection: Connection, rows: Sequence[Row]) -> None:
+    """The same in the caller's transaction, for many rows: numbers and versions by one query, then COPY. Raises _StaleReceivers."""
+    used = list({(row[_RECEIVER], row[_VERSION]) for row in rows})
+    found = await connection.fetchrow(queries["reserve"], len(rows), [pair[0] for pair in used], [pair[1] for pair in used])
+    assert found is not None
+    if found["stale"]:
+        raise _StaleReceivers(frozenset(found["stale"]))
+    numbered = list(zip(found["numbers"], rows, strict=True))
+    await connection.copy_records_to_table(
+        "events", records=[(row[_ID], seq, *row[1:]) for seq, row in numbered], columns=EVENT_COLUMNS, timeout=STATEMENT_TIMEOUT_S
+    )
+    queued = [(seq, "event.recorded", row[1], row[_ID], row[_RECEIVER], row[_VERSION], row[_SUCCESS], row[-1]) for seq, row in numbered]
+    await connection.copy_records_to_table("outbox", records=queued, columns=OUTBOX_COLUMNS, timeout=STATEMENT_TIMEOUT_S)
 
 
 def _without_stale(entries: list[Entry], receiver_ids: frozenset[str]) -> list[Entry]:

@@ -37,6 +37,19 @@ with given as materialized (
 )
 select s.event_receiver_id from stale s
 
+-- name: reserve
+-- Numbers for $1 events, in order, and which of these receivers are gone or have another version than the payloads were checked against.
+select
+    array(select nextval('fact_seq') from generate_series(1, $1::integer)) as numbers,
+    array(
+        select u.event_receiver_id
+        from unnest($2::text[], $3::integer[]) as u (event_receiver_id, event_receiver_version)
+        where not exists (
+            select from event_receivers r
+            where r.id = u.event_receiver_id and r.resource_version = u.event_receiver_version and r.deleted_at is null
+        )
+    ) as stale
+
 -- name: wait_briefly_for_keys
 -- In this transaction: $1 milliseconds for a lock.
 select set_config('lock_timeout', $1, true)

@@ -27,16 +27,16 @@ update sequencer s set expires_at = '-infinity' where s.holder = $1
 select s.last_position from sequencer s where s.epoch = $1 for update
 
 -- name: outbox_has_rows
--- The idle look: takes no lock, writes nothing.
-select exists (select from outbox)
+-- The idle look: takes no lock, writes nothing. $1: above which number.
+select exists (select from outbox o where o.seq > $1)
 
 -- name: take_outbox
--- The lowest numbers that can be seen, with the group's definition where the fact is one. No SKIP LOCKED: one takes, alone.
+-- The lowest numbers above $2 that can be seen, with the group's definition where the fact is one. No SKIP LOCKED: one takes, alone.
 select
     o.seq, o.kind, o.artifact_id, o.event_id, o.event_receiver_id, o.event_receiver_version,
     o.event_receiver_group_id, o.event_receiver_group_version, o.success, o.traceparent,
     g.enabled as group_enabled, g.event_receiver_ids as group_event_receiver_ids, g.deleted as group_deleted
-from (select t.* from outbox t order by t.seq limit $1) o
+from (select t.* from outbox t where t.seq > $2 order by t.seq limit $1) o
 left join event_receiver_group_versions g
     on g.event_receiver_group_id = o.event_receiver_group_id and g.resource_version = o.event_receiver_group_version
 order by o.seq

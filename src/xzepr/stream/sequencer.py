@@ -12,6 +12,7 @@ so it never holds what was not committed.
 import asyncio
 import contextlib
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -36,6 +37,9 @@ BUSY_INTERVAL_S: Final = 0.02
 IDLE_INTERVAL_S: Final = 0.25
 # It stays busy this long after the last fact: a writer that rang a moment ago does not ring again for what it writes now.
 STAYS_BUSY_S: Final = 0.2
+# How long a writer may need from its number to its commit before it counts as paused, and how often a look begins at the very beginning.
+FLOOR_AGE_S: Final = 5.0
+FULL_LOOK_INTERVAL_S: Final = 5.0
 # After a fault, so that a database that is away is not hammered.
 RETRY_INTERVAL_S: Final = 0.5
 
@@ -147,6 +151,34 @@ class _Step:
         self.states[key] = (verdict.group_version, complete, row["event_id"], first, position)
 
 
+class _Floor:
+    """Below which number nothing is looked for, most of the time.
+
+    While somebody holds an old snapshot (a backup), rows that were taken stay in the index of the outbox, and a look from its beginning walks over
+    all of them. A number is hardly ever committed long after higher ones were taken; so looks begin above what was taken FLOOR_AGE_S ago, and one
+    every FULL_LOOK_INTERVAL_S begins at the very beginning, and finds what a paused writer has committed since. Late facts are recorded late,
+    which is what they are.
+    """
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[float, int]] = deque()
+        self._seq = 0
+        self._full_look_at_s = 0.0
+
+    def seq(self, now_s: float) -> int:
+        """The next look begins above this number; 0: at the beginning."""
+        while self._marks and self._marks[0][0] <= now_s - FLOOR_AGE_S:
+            self._seq = max(self._seq, self._marks.popleft()[1])
+        return 0 if now_s >= self._full_look_at_s else self._seq
+
+    def note(self, now_s: float, floor: int, taken: list[int], *, is_last: bool) -> None:
+        """After a look that was committed. is_last: it left nothing behind."""
+        if taken:
+            self._marks.append((now_s, taken[-1]))
+        if floor == 0 and is_last:
+            self._full_look_at_s = now_s + FULL_LOOK_INTERVAL_S
+
+
 class Sequencer:
     """The one loop. batch_facts_max: rows taken in one step."""
 
@@ -157,6 +189,7 @@ class Sequencer:
         self._state: FoldState | None = None
         self._bell = asyncio.Event()
         self._busy_until_s = 0.0
+        self._floor = _Floor()
 
     def wake(self) -> None:
         """There may be something to take; look now."""
@@ -183,21 +216,27 @@ class Sequencer:
         (a connection lost at the commit) all of it was: the next step starts from what is stored either way."""
         try:
             async with self._database.connection() as connection:
-                if not await connection.fetchval(queries["outbox_has_rows"]):
-                    return 0
-                async with connection.transaction():
-                    return await self._sequence(connection, epoch)
+                floor = self._floor.seq(time.monotonic())
+                if not await connection.fetchval(queries["outbox_has_rows"], floor):
+                    taken: list[int] = []
+                else:
+                    async with connection.transaction():
+                        taken = await self._sequence(connection, epoch, floor)
+                self._floor.note(time.monotonic(), floor, taken, is_last=len(taken) < self.batch_facts_max)
+                return len(taken)
         except BaseException:
             self._state = None
+            self._floor = _Floor()
             raise
 
-    async def _sequence(self, connection: Connection, epoch: int) -> int:
+    async def _sequence(self, connection: Connection, epoch: int, floor: int) -> list[int]:
+        """The numbers of the facts that it took."""
         last_position = await connection.fetchval(queries["lock_lead"], epoch)
         if last_position is None:
             raise LeadLost
         if self._state is None:
             self._state = await _load_groups(connection)
-        facts = await connection.fetch(queries["take_outbox"], self.batch_facts_max)
+        facts = await connection.fetch(queries["take_outbox"], self.batch_facts_max, floor)
         await _load_artifacts(connection, self._state, facts)
         step = _Step(last_position, clock.now(), known_heads=frozenset(self._state.heads))
         for row in facts:
@@ -205,10 +244,11 @@ class Sequencer:
                 await _evaluate(connection, self._state, step, row)
             else:
                 _fold(self._state, step, row)
-        await _write(connection, epoch, step, [row["seq"] for row in facts])
+        taken = [row["seq"] for row in facts]
+        await _write(connection, epoch, step, taken)
         # Heads and completions are read anew for each batch; only definitions are kept.
         self._state.heads, self._state.told = {}, set()
-        return len(facts)
+        return taken
 
     async def _rest(self, sequenced: int) -> None:
         """Until the next look: none behind a full batch, a moment while busy; the bell cuts short what is longer."""
