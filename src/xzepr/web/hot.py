@@ -41,6 +41,7 @@ _PLAIN_HEADERS: Final = frozenset(
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 HOSTS_KEPT_MAX: Final = 1_000
 
+RawHeaders = list[tuple[bytes, bytes]]
 # What a hot route gives back: the id of what was made; an error; None: the ordinary way must look at it, nothing was done.
 HotAnswer = str | Exception | None
 Done = Callable[[HotAnswer], None]
@@ -143,11 +144,20 @@ class HotProtocol(HttpToolsProtocol):
         self._request_id = b""
         self._traceparent: str | None = None
         self._principal: Principal | None = None
+        self._at_rest_since_s = 0.0
+        self._rest_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """From asyncio, once."""
         super().connection_made(transport)
         self._principal = self._hot.principal(self.client)
+
+    def on_message_begin(self) -> None:
+        """From the parser: without what only the ordinary way needs."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        self.scope = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         """From asyncio: maybe a part of a request, maybe several."""
@@ -156,6 +166,7 @@ class HotProtocol(HttpToolsProtocol):
             # The rest may take its time: the ordinary door has the patience, and the limit of it.
             held, self._held = self._held, None
             if not self.transport.is_closing():
+                self._make_scope()
                 super().on_headers_complete()
                 for piece in held:
                     super().on_body(piece)
@@ -165,6 +176,7 @@ class HotProtocol(HttpToolsProtocol):
         if self._is_plain():
             self._held = []
         else:
+            self._make_scope()
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -181,16 +193,23 @@ class HotProtocol(HttpToolsProtocol):
             super().on_message_complete()
             return
         body = held[0] if len(held) == 1 else b"".join(held)
-        taken, request_id, scope = _Taken(), self._request_id, self.scope
+        taken, request_id, headers = _Taken(), self._request_id, self.headers
 
         def done(answer: HotAnswer) -> None:
-            self._answer(taken, answer, request_id, body, scope)
+            self._answer(taken, answer, request_id, body, headers)
 
         self.cycle, before = taken, self.cycle  # type: ignore[assignment]
         assert self._principal is not None
         if not self._hot.take(self._principal, body, self._traceparent, done):
             self.cycle = before
-            self._start_ordinary(scope, body)
+            self._start_ordinary(headers, body)
+
+    def _make_scope(self) -> None:
+        """What uvicorn makes when a request begins, with what was seen of it since."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers.extend(headers)
 
     def _is_plain(self) -> bool:
         """Whether a short way may be taken, as far as method, address, headers and the state of the connection tell."""
@@ -218,12 +237,12 @@ class HotProtocol(HttpToolsProtocol):
         self._traceparent = traceparent_of(Headers(raw=self.headers)) if b"traceparent" in seen else None
         return True
 
-    def _answer(self, taken: _Taken, answer: HotAnswer, request_id: bytes, body: bytes, scope: Any) -> None:
+    def _answer(self, taken: _Taken, answer: HotAnswer, request_id: bytes, body: bytes, headers: RawHeaders) -> None:
         transport = self.transport
         if taken.disconnected or transport.is_closing():
             return
         if answer is None:
-            self._start_ordinary(scope, body, taken)
+            self._start_ordinary(headers, body, taken)
             return
         default_headers, scheme = self.server_state.default_headers, self.scheme or "http"
         if isinstance(answer, Exception):
@@ -241,11 +260,49 @@ class HotProtocol(HttpToolsProtocol):
         self._hot.log.debug("request.answered", method="POST", path=self._hot.instance, hot=True, request_id=request_id)
         if not taken.keep_alive:
             transport.close()
-        self.on_response_complete()
+        if self.pipeline or not taken.keep_alive:
+            self.on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+            self._at_rest_since_s = self.loop.time()
+            if self._rest_timer is None:
+                self._rest_timer = self.loop.call_later(self.timeout_keep_alive, self._end_if_idle)
 
-    def _start_ordinary(self, scope: Any, body: bytes, taken: _Taken | None = None) -> None:
+    def _end_if_idle(self) -> None:
+        """uvicorn's keep-alive limit with one timer a connection: theirs makes and cancels one a request."""
+        self._rest_timer = None
+        if self.transport.is_closing() or self.timeout_keep_alive_task is not None:
+            return
+        left_s = self._at_rest_since_s + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0 or not (self.cycle is None or self.cycle.response_complete):
+            self._rest_timer = self.loop.call_later(max(left_s, 1.0), self._end_if_idle)
+        else:
+            self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """From asyncio, once."""
+        super().connection_lost(exc)
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
+            self._rest_timer = None
+
+    def _start_ordinary(self, headers: RawHeaders, body: bytes, taken: _Taken | None = None) -> None:
         """The request, whole, as uvicorn would have begun it. taken: in whose place; requests behind it go on waiting for it."""
-        scope.update(method="POST", path=self._hot.instance, raw_path=self._hot.path, query_string=b"")
+        scope: Any = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": "1.1",
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": self.root_path,
+            "headers": headers,
+            "state": self.app_state.copy(),
+            "method": "POST",
+            "path": self._hot.instance,
+            "raw_path": self._hot.path,
+            "query_string": b"",
+        }
         cycle = RequestResponseCycle(
             scope=scope,
             transport=self.transport,
