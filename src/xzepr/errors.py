@@ -38,7 +38,7 @@ class InvalidInput(XzeprError):
     @classmethod
     def at(cls, pointer: str, message: str) -> Self:
         """One fault at one place."""
-        return cls(f"{pointer}: {message}", faults=(Fault(pointer, message),))
+        return cls(f"{pointer or 'body'}: {message}", faults=(Fault(pointer, message),))
 
     @classmethod
     def of_faults(cls, faults: list[Fault]) -> Self:

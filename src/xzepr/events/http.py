@@ -1,7 +1,7 @@
 """`/api/v1/events`: parse, call, answer."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from starlette.datastructures import Headers
@@ -11,7 +11,17 @@ from xzepr.auth.permissions import Permission
 from xzepr.errors import Conflict, InFlight, NotFound, PayloadMismatch, ValidationTooCostly, XzeprError
 from xzepr.events.cloudevents import BATCHED, STRUCTURED, CloudEvent, read_binary, read_structured, receiver_id_of, to_posted
 from xzepr.events.model import BatchQuery, Event, EventPage, NewEvent, Recorded
-from xzepr.events.posted import Batch, Posted, faults_at, read_json_batch, read_ndjson_batch, require_number, require_size, split_array
+from xzepr.events.posted import (
+    BATCH_EVENTS_MAX,
+    Batch,
+    Posted,
+    faults_at,
+    read_json_batch,
+    read_ndjson_batch,
+    require_number,
+    require_size,
+    split_array,
+)
 from xzepr.events.record import Result, record_event, record_events
 from xzepr.events.search import get_event, search_events
 from xzepr.house import House
@@ -224,7 +234,13 @@ ROUTES = (
         permission=Permission.EVENT_CREATE,
         query=BatchQuery,
         forms=(
-            Form(media_type="application/json", read=_json_batch, kind=list[NewEvent], example=[_EXAMPLE], large=True),
+            Form(
+                media_type="application/json",
+                read=_json_batch,
+                kind=Annotated[list[NewEvent], msgspec.Meta(min_length=1, max_length=BATCH_EVENTS_MAX)],
+                example=[_EXAMPLE],
+                large=True,
+            ),
             Form(
                 media_type="application/x-ndjson",
                 read=_ndjson_batch,
