@@ -22,7 +22,7 @@ STANDING: Final = frozenset(
 )
 # Faults that no schema can say: whether something is there, whether an object is a JSON Schema, whether two parameters go together.
 _NOT_IN_THE_SCHEMA: Final = re.compile(
-    r"/event_receiver_id|/event_receiver_ids/\d+|/schema(/.*)?|\?(after|offset|event_receiver_id|owner_id|from|to)"
+    r"(/\d+)?/event_receiver_id|/event_receiver_ids/\d+|/schema(/.*)?|\?(after|offset|event_receiver_id|owner_id|from|to)"
 )
 
 
