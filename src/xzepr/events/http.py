@@ -178,7 +178,7 @@ async def _ndjson_batch(body: bytes, _: Headers) -> Callable[[int], Awaitable[Ba
 
 _CLOUD_SCHEMA: dict[str, Any] = {
     "type": "object",
-    "description": "A CloudEvent 1.0; extension attributes as documented in docs/how_to/post_cloudevents.md.",
+    "description": "A CloudEvent 1.0; extension attributes as documented in docs/how_to/post_many_events.md.",
     "required": ["specversion", "id", "source", "type"],
     "properties": {
         "specversion": {"const": "1.0"},
