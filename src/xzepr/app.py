@@ -12,6 +12,7 @@ from xzepr.db.pool import Database
 from xzepr.events import http as events
 from xzepr.events.hot import take_event
 from xzepr.events.record import Recorder
+from xzepr.events.search import EventReads
 from xzepr.groups import http as groups
 from xzepr.house import House
 from xzepr.receivers import http as receivers
@@ -43,7 +44,7 @@ def build_house(settings: Settings, *, connections_min: int, connections_max: in
     )
     checker = PayloadChecker()
     recorder = Recorder(database, Receivers(database), checker, Bell(database))
-    return House(settings=settings, database=database, checker=checker, recorder=recorder, tail=Tail(database))
+    return House(settings=settings, database=database, checker=checker, recorder=recorder, reads=EventReads(database), tail=Tail(database))
 
 
 def build_app(house: House) -> Doorway:
@@ -57,6 +58,7 @@ def build_app(house: House) -> Doorway:
         finally:
             await house.tail.close()
             await house.recorder.close()
+            await house.reads.close()
             await house.checker.close()
             await house.database.close()
 

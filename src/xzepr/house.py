@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from xzepr.db.pool import Database
 from xzepr.events.record import Recorder
+from xzepr.events.search import EventReads
 from xzepr.receivers.payload import PayloadChecker
 from xzepr.settings import Settings
 from xzepr.stream.follow import Tail
@@ -17,4 +18,5 @@ class House:
     database: Database
     checker: PayloadChecker
     recorder: Recorder
+    reads: EventReads
     tail: Tail

@@ -17,7 +17,7 @@ from xzepr.events.model import NewEvent
 from xzepr.events.partitions import ensure_partitions
 from xzepr.events.posted import Posted
 from xzepr.events.record import Recorder, record_event
-from xzepr.events.search import get_event
+from xzepr.events.search import EventReads
 from xzepr.ids import EventId, EventReceiverId
 from xzepr.receivers.manage import Receivers, create_receiver
 from xzepr.receivers.model import NewEventReceiver
@@ -71,6 +71,7 @@ async def test_a_partition_made_under_load_loses_no_reader_and_no_writer(databas
     receiver_id = await new_receiver(database, checker)
     recorder = Recorder(database, Receivers(database), checker, Bell(database))
     stored: list[EventId] = []
+    reads = EventReads(database)
     done = asyncio.Event()
 
     async def write() -> None:
@@ -82,7 +83,7 @@ async def test_a_partition_made_under_load_loses_no_reader_and_no_writer(databas
     async def read() -> None:
         while not done.is_set():
             if stored:
-                assert await get_event(database, stored[-1])
+                assert await reads.get(stored[-1])
             await asyncio.sleep(0)
 
     moment = clock.now()

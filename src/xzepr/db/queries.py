@@ -15,7 +15,7 @@ ROOMS: Final = ("xzepr.db", "xzepr.events", "xzepr.artifacts", "xzepr.receivers"
 
 
 class Queries:
-    """The statements of one room: `queries["find_event"]`."""
+    """The statements of one room: `queries["find_events"]`."""
 
     def __init__(self, room: str) -> None:
         self.room = room

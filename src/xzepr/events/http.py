@@ -23,7 +23,7 @@ from xzepr.events.posted import (
     split_array,
 )
 from xzepr.events.record import Result, record_event, record_events
-from xzepr.events.search import get_event, search_events
+from xzepr.events.search import search_events
 from xzepr.house import House
 from xzepr.idempotency import find_answer
 from xzepr.ids import EventId
@@ -110,7 +110,7 @@ async def list_events(call: Call[House]) -> Answer:
 
 
 async def show_event(call: Call[House]) -> Answer:
-    return Answer(await get_event(call.house.database, EventId(call.path["id"])))
+    return Answer(await call.house.reads.get(EventId(call.path["id"])))
 
 
 async def _post_cloudevent(call: Call[House], event: CloudEvent) -> Answer:

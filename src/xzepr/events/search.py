@@ -1,5 +1,6 @@
 """The read path: one event by id, and lists."""
 
+import asyncio
 from datetime import datetime
 from typing import Any, Final
 
@@ -23,13 +24,53 @@ queries = Queries("xzepr.events")
 SCAN_ROWS_MAX: Final = 50_000
 
 
-async def get_event(database: Database, event_id: EventId) -> Event:
-    """Raises NotFound."""
-    async with database.connection() as connection:
-        row = await connection.fetchrow(queries["find_event"], event_id)
-    if row is None:
-        raise NotFound(f"there is no event {event_id}")
-    return _event(row)
+class EventReads:
+    """Reads by id of one process: those that come while one statement is under way share the next one, so a lone read waits for nothing."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: dict[EventId, asyncio.Future[Event | None]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def get(self, event_id: EventId) -> Event:
+        """Raises NotFound, Unavailable. As the database has it at a moment after the call."""
+        answered = self._waiting.get(event_id)
+        if answered is None:
+            answered = self._waiting[event_id] = asyncio.get_running_loop().create_future()
+            if self._task is None:
+                self._task = asyncio.get_running_loop().create_task(self._run())
+        # One that leaves must not take the answer from the others.
+        event = await asyncio.shield(answered)
+        if event is None:
+            raise NotFound(f"there is no event {event_id}")
+        return event
+
+    async def close(self) -> None:
+        """Until everybody has an answer."""
+        while self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                waiting, self._waiting = self._waiting, {}
+                await self._answer(waiting)
+        finally:
+            self._task = None
+
+    async def _answer(self, waiting: dict[EventId, "asyncio.Future[Event | None]"]) -> None:
+        try:
+            async with self._database.connection() as connection:
+                rows = await connection.fetch(queries["find_events"], list(waiting))
+            found = {row["id"]: _event(row) for row in rows}
+        except Exception as error:  # noqa: BLE001 - it is raised again, where somebody waits for it
+            for answered in waiting.values():
+                answered.set_exception(error)
+                # Looked at here in case that everybody has gone.
+                answered.exception()
+            return
+        for event_id, answered in waiting.items():
+            answered.set_result(found.get(event_id))
 
 
 async def search_events(database: Database, page: EventPage) -> Page[Event]:
