@@ -4,15 +4,22 @@ import asyncio
 import json
 import socket
 import time
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import httpx2
 import pytest
+import uvicorn
 
 from support.cast import event, make_receiver
 from support.installation import Installation, installation
+from xzepr.app import build_app, build_hot_route, build_house
+from xzepr.auth.permissions import Role
+from xzepr.settings import Settings
+from xzepr.settings.model import Auth, DatabaseSettings
+from xzepr.web.hot import HotProtocol
 
 # A header that the short way does not know: the ordinary one is taken.
 ORDINARY = {"X-Something": "else"}
@@ -209,3 +216,36 @@ async def test_an_event_whose_client_leaves_is_stored(shared_installation: Insta
         await asyncio.sleep(0.1)
     await connection.close()
     assert http.post("/api/v1/events", json=event(receiver)).status_code == 201
+
+
+async def test_idle_connections_are_closed_and_busy_ones_are_not(database_url: str) -> None:
+    settings = Settings(database=DatabaseSettings(url=database_url), auth=Auth(anonymous_roles=[Role.ADMIN]))
+    house = build_house(settings, connections_min=1, connections_max=2)
+    app = build_app(house)
+    protocol = partial(HotProtocol, hot=build_hot_route(house, app))
+    config = uvicorn.Config(app, port=0, http=protocol, ws="none", log_config=None, timeout_keep_alive=1)  # type: ignore[arg-type]
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.02)
+    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+    def use() -> tuple[list[int], float]:
+        with httpx2.Client(base_url=url) as client:
+            receiver = make_receiver(client)
+            body = json.dumps(event(receiver)).encode()
+            with Raw(url) as raw:
+                statuses = []
+                for _ in range(6):
+                    raw.socket.sendall(raw.request(body))
+                    statuses.append(raw.answer()[0])
+                    time.sleep(0.4)
+                began_s = time.monotonic()
+                assert raw.socket.recv(1) == b""
+                return statuses, time.monotonic() - began_s
+
+    statuses, idle_s = await asyncio.to_thread(use)
+    assert statuses == [201] * 6
+    assert 0.2 < idle_s < 2.5
+    server.should_exit = True
+    await serving
