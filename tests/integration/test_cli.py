@@ -326,12 +326,24 @@ def test_lists_go_over_pages(cli: Cli, http: httpx2.Client) -> None:
     assert len(cli.json("event", "list", "--name", name, "--limit", "5000")) == 7
 
 
+def _hear_interruptions() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Watching:
     """`xzepr watch --json` whose lines are waited for."""
 
     def __init__(self, cli: Cli, *arguments: str) -> None:
         command = [XZEPR, "watch", *arguments]
-        self.process = subprocess.Popen(command, env=cli.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        # A shell that starts this run in the background has it ignore the signal that a terminal would send.
+        self.process = subprocess.Popen(
+            command,
+            env=cli.environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=_hear_interruptions,  # noqa: PLW1509 - it takes no lock
+        )
 
     def line(self) -> str:
         assert self.process.stdout is not None
