@@ -9,9 +9,8 @@ percent-encoded, joined by `/`), else by the first rule of the setting `cloudeve
 import base64
 import binascii
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from fnmatch import fnmatchcase
 from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import unquote
@@ -29,6 +28,7 @@ from xzepr.json_text import compact, parse_strict
 from xzepr.nvrpp import FIELDS
 from xzepr.settings import Settings
 from xzepr.settings.model import SubjectRule
+from xzepr.wildcard import matches
 
 queries = Queries("xzepr.events")
 
@@ -109,19 +109,28 @@ def read_binary(headers: Sequence[tuple[str, str]], body: bytes, media_type: str
     return _with_data(attributes, body, "")
 
 
-async def receiver_id_of(database: Database, event: CloudEvent, prefix: str) -> str:
+async def receivers_by_type(database: Database, events: Iterable[CloudEvent]) -> dict[str, list[str]]:
+    """Of the events that name no receiver: type to the ids of receivers that have it, two at most. One statement for all of them."""
+    types = {event.type for event in events if "xzreceiverid" not in event.attributes}
+    found: dict[str, list[str]] = {}
+    if types:
+        async with database.connection() as connection:
+            for row in await connection.fetch(queries["receivers_of_types"], list(types)):
+                found.setdefault(row["type"], []).append(row["id"])
+    return found
+
+
+def receiver_id_of(event: CloudEvent, by_type: Mapping[str, list[str]], prefix: str) -> str:
     """The receiver that the event names, else the only one whose type is the event's. Raises InvalidInput when there is none, or several."""
     named = event.attributes.get("xzreceiverid")
     if named is not None:
         return named
-    async with database.connection() as connection:
-        rows = await connection.fetch(queries["receivers_of_type"], event.type)
-    if len(rows) == 1:
-        receiver_id: str = rows[0]["id"]
-        return receiver_id
+    found = by_type.get(event.type, [])
+    if len(found) == 1:
+        return found[0]
     why = (
         f"no event receiver has the type {event.type!r}"
-        if not rows
+        if not found
         else f"several event receivers have the type {event.type!r}: say which by xzreceiverid"
     )
     raise InvalidInput.at(f"{prefix}type", why)
@@ -131,7 +140,7 @@ def to_posted(event: CloudEvent, receiver_id: str, settings: Settings, principal
     """As an event of ours, to this receiver. prefix: `/` or `ce-`, before an attribute's name where a fault is told. Raises InvalidInput."""
     attributes = event.attributes
     rules = [*settings.cloudevents.subject_rules, _CDEVENTS]
-    rule = next((rule for rule in rules if fnmatchcase(event.type, rule.type)), None)
+    rule = next((rule for rule in rules if matches(rule.type, event.type)), None)
     fields, places = _fields(event, rule, prefix)
     wanted = {
         **fields,

@@ -1,6 +1,7 @@
 """`/api/v1/events`: parse, call, answer."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -9,25 +10,33 @@ from starlette.datastructures import Headers
 from xzepr import clock
 from xzepr.auth.permissions import Permission
 from xzepr.errors import Conflict, InFlight, NotFound, PayloadMismatch, ValidationTooCostly, XzeprError
-from xzepr.events.cloudevents import BATCHED, STRUCTURED, CloudEvent, read_binary, read_structured, receiver_id_of, to_posted
+from xzepr.events.cloudevents import (
+    BATCHED,
+    STRUCTURED,
+    CloudEvent,
+    read_binary,
+    read_structured,
+    receiver_id_of,
+    receivers_by_type,
+    to_posted,
+)
 from xzepr.events.model import BatchQuery, Event, EventPage, NewEvent, Recorded
 from xzepr.events.posted import (
     BATCH_EVENTS_MAX,
-    Batch,
     Posted,
     faults_at,
-    read_json_batch,
-    read_ndjson_batch,
-    require_number,
-    require_size,
+    in_turns,
+    posted_of,
+    read_each,
+    read_event,
     split_array,
+    split_lines,
 )
 from xzepr.events.record import Result, record_event, record_events
 from xzepr.events.search import search_events
 from xzepr.house import House
 from xzepr.idempotency import find_answer
 from xzepr.ids import EventId
-from xzepr.json_text import compact
 from xzepr.page import Page
 from xzepr.web.call import Answer, Call
 from xzepr.web.problems import Problem, problem_of
@@ -73,7 +82,7 @@ async def post_event(call: Call[House]) -> Answer:
     """One event in whatever form, or a batch of CloudEvents."""
     body = call.body
     if isinstance(body, NewEvent):
-        posted = Posted(body, call.tree["payload"], compact(bytes(body.payload)))
+        posted = posted_of(body, call.tree["payload"])
         event_id, _ = await record_event(call.house.recorder, call.principal, posted, call.traceparent, call.claim)
         return _recorded(event_id)
     if isinstance(body, CloudEvent):
@@ -83,26 +92,24 @@ async def post_event(call: Call[House]) -> Answer:
 
 async def post_batch(call: Call[House]) -> Answer:
     """An array, or an event a line."""
-    partial: bool = call.query.partial
+    is_partial: bool = call.query.partial
     instance = call.request.scope["path"]
 
     def answer(results: Sequence[Result]) -> bytes:
-        if not partial:
+        if not is_partial:
             return msgspec.json.encode(RecordedBatch([EventId(str(result)) for result in results]))
         return msgspec.json.encode(RecordedBatch([_item(place, result, instance, call.request_id) for place, result in enumerate(results)]))
 
-    read: Callable[[int], Awaitable[Batch]] = call.body
-    batch = await read(call.house.settings.security.validation.max_body_size)
+    split: Callable[[], list[bytes]] = call.body
     results = await record_events(
         call.house.recorder,
         call.principal,
-        batch,
-        lambda results: answer(results).decode(),
-        partial=partial,
+        await read_each(split(), _event_max_bytes(call), read_event),
+        partial=is_partial,
         traceparent=call.traceparent,
-        claim=call.claim,
+        keyed=(call.claim, lambda results: answer(results).decode()) if call.claim is not None else None,
     )
-    return Answer(msgspec.Raw(answer(results)), 207 if partial else 201)
+    return Answer(msgspec.Raw(answer(results)), 207 if is_partial else 201)
 
 
 async def list_events(call: Call[House]) -> Answer:
@@ -115,7 +122,7 @@ async def show_event(call: Call[House]) -> Answer:
 
 async def _post_cloudevent(call: Call[House], event: CloudEvent) -> Answer:
     prefix = "/" if call.headers.get("content-type", "").startswith(STRUCTURED) else "ce-"
-    posted = await _posted(call, event, prefix)
+    posted = _to_posted(call, await receivers_by_type(call.house.database, [event]), prefix)(event)
     assert posted.own is not None
     # Before it is judged: a repetition gets the first answer also when its receiver has changed since.
     if (earlier := await find_answer(call.house.database, posted.own)) is not None:
@@ -126,21 +133,21 @@ async def _post_cloudevent(call: Call[House], event: CloudEvent) -> Answer:
 
 async def _post_cloudevents(call: Call[House], texts: list[bytes]) -> Answer:
     """All or nothing."""
-    require_number(texts)
-    batch: Batch = []
-    for text in texts:
-        try:
-            require_size(text, call.house.settings.security.validation.max_body_size)
-            batch.append(await _posted(call, read_structured(text), "/"))
-        except XzeprError as error:
-            batch.append(error)
-    results = await record_events(call.house.recorder, call.principal, batch, lambda _: "", traceparent=call.traceparent)
+    events = await read_each(texts, _event_max_bytes(call), read_structured)
+    by_type = await receivers_by_type(call.house.database, [event for event in events if isinstance(event, CloudEvent)])
+    batch = await in_turns(events, _to_posted(call, by_type, "/"))
+    results = await record_events(call.house.recorder, call.principal, batch, traceparent=call.traceparent)
     return Answer(Recorded([EventId(str(result)) for result in results]))
 
 
-async def _posted(call: Call[House], event: CloudEvent, prefix: str) -> Posted:
-    receiver_id = await receiver_id_of(call.house.database, event, prefix)
-    return to_posted(event, receiver_id, call.house.settings, call.principal.id, clock.now(), prefix)
+def _to_posted(call: Call[House], by_type: Mapping[str, list[str]], prefix: str) -> Callable[[CloudEvent], Posted]:
+    """What makes an event of ours of each CloudEvent of this request."""
+    settings, principal_id, now = call.house.settings, call.principal.id, clock.now()
+    return lambda event: to_posted(event, receiver_id_of(event, by_type, prefix), settings, principal_id, now, prefix)
+
+
+def _event_max_bytes(call: Call[House]) -> int:
+    return call.house.settings.security.validation.max_body_size
 
 
 def _recorded(event_id: EventId, *, replayed: bool = False) -> Answer:
@@ -168,12 +175,13 @@ async def _batched(body: bytes, _: Headers) -> list[bytes]:
     return split_array(body)
 
 
-async def _json_batch(body: bytes, _: Headers) -> Callable[[int], Awaitable[Batch]]:
-    return lambda event_max_bytes: read_json_batch(body, event_max_bytes)
+async def _json_batch(body: bytes, _: Headers) -> Callable[[], list[bytes]]:
+    """Split by the handler: a key that was used is found before that."""
+    return partial(split_array, body)
 
 
-async def _ndjson_batch(body: bytes, _: Headers) -> Callable[[int], Awaitable[Batch]]:
-    return lambda event_max_bytes: read_ndjson_batch(body, event_max_bytes)
+async def _ndjson_batch(body: bytes, _: Headers) -> Callable[[], list[bytes]]:
+    return partial(split_lines, body)
 
 
 _CLOUD_SCHEMA: dict[str, Any] = {

@@ -5,7 +5,8 @@ with the place of the event first: `/25/name`. Source: contract `rest.md`, "Even
 """
 
 import asyncio
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -18,6 +19,9 @@ from xzepr.json_text import FAULTS_MAX, compact, parse_strict
 BATCH_EVENTS_MAX: Final = 10_000
 # So many are read or checked before others get their turn: a millisecond or two.
 EVENTS_AT_ONCE: Final = 50
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 _decode: Final = msgspec.json.Decoder(NewEvent).decode
 
@@ -35,27 +39,28 @@ class Posted(msgspec.Struct, frozen=True):
 Batch = list[Posted | XzeprError]
 
 
+def posted_of(event: NewEvent, payload: Any) -> Posted:
+    """payload: the decoded tree of event.payload."""
+    return Posted(event, payload, compact(bytes(event.payload)))
+
+
+def read_plainly(body: bytes) -> Posted:
+    """A JSON object, by the straight way. Raises MalformedBody, or msgspec.DecodeError, which does not tell all that is wrong."""
+    tree, event = parse_strict(body), _decode(body)
+    return posted_of(event, tree["payload"])
+
+
 def read_event(body: bytes) -> Posted:
     """A JSON object. Raises MalformedBody, InvalidInput with all faults."""
     try:
-        tree, event = parse_strict(body), _decode(body)
+        return read_plainly(body)
     except msgspec.DecodeError:
         event, tree = decode_body(body, NewEvent)
-    return Posted(event, tree["payload"], compact(bytes(event.payload)))
-
-
-async def read_json_batch(body: bytes, event_max_bytes: int) -> Batch:
-    """A JSON array. Raises MalformedBody, InvalidInput when it is none, BodyTooLarge when it holds too many."""
-    return await read_each(split_array(body), event_max_bytes)
-
-
-async def read_ndjson_batch(body: bytes, event_max_bytes: int) -> Batch:
-    """A JSON object a line; empty lines are passed over. Raises as read_json_batch()."""
-    return await read_each([line for line in body.split(b"\n") if line.strip()], event_max_bytes)
+        return posted_of(event, tree["payload"])
 
 
 def split_array(body: bytes) -> list[bytes]:
-    """The texts of its items, not yet looked into. Raises MalformedBody, InvalidInput."""
+    """The texts of a JSON array's items, not yet looked into. Raises MalformedBody, InvalidInput."""
     if not body.strip():
         raise MalformedBody("the body is empty; it must be a JSON array", faults=(Fault("", "is empty; must be a JSON array"),))
     try:
@@ -67,34 +72,38 @@ def split_array(body: bytes) -> list[bytes]:
         raise MalformedBody(f"the body is not JSON: {error}", faults=(Fault("", f"is not JSON: {error}"),)) from None
 
 
-async def read_each(texts: list[bytes], event_max_bytes: int) -> Batch:
-    """Each text as one event."""
-    require_number(texts)
-    found: Batch = []
-    for place, text in enumerate(texts):
-        if place % EVENTS_AT_ONCE == EVENTS_AT_ONCE - 1:
-            await asyncio.sleep(0)
-        try:
-            require_size(text, event_max_bytes)
-            found.append(read_event(text))
-        except XzeprError as error:
-            found.append(error)
-    return found
+def split_lines(body: bytes) -> list[bytes]:
+    """The texts of NDJSON, a line each, not yet looked into; empty lines are passed over."""
+    return [line for line in body.split(b"\n") if line.strip()]
 
 
-def require_number(texts: list[bytes]) -> None:
-    """Raises InvalidInput for none, BodyTooLarge for too many."""
+async def read_each(texts: list[bytes], event_max_bytes: int, read: Callable[[bytes], Item]) -> list[Item | XzeprError]:
+    """Each text of a batch as `read` reads it, or what is wrong with it. Raises InvalidInput for none, BodyTooLarge for too many."""
     if not texts:
         raise InvalidInput.at("", "must hold at least one event")
     if len(texts) > BATCH_EVENTS_MAX:
         raise BodyTooLarge(f"a batch has at most {BATCH_EVENTS_MAX} events, not {len(texts)}")
 
+    def read_sized(text: bytes) -> Item:
+        if len(text) > event_max_bytes:
+            message = f"an event has at most {event_max_bytes} bytes here (security.validation.max_body_size)"
+            raise BodyTooLarge(message, faults=(Fault("", message),))
+        return read(text)
 
-def require_size(text: bytes, event_max_bytes: int) -> None:
-    """Raises BodyTooLarge."""
-    if len(text) > event_max_bytes:
-        message = f"an event has at most {event_max_bytes} bytes here (security.validation.max_body_size)"
-        raise BodyTooLarge(message, faults=(Fault("", message),))
+    return await in_turns(texts, read_sized)
+
+
+async def in_turns(items: Sequence[Item | XzeprError], do: Callable[[Item], Made]) -> list[Made | XzeprError]:
+    """What `do` makes of each, or the error that it raises; others get their turn after every few. An error among the items stays."""
+    made: list[Made | XzeprError] = []
+    for place, item in enumerate(items):
+        if place % EVENTS_AT_ONCE == EVENTS_AT_ONCE - 1:
+            await asyncio.sleep(0)
+        try:
+            made.append(item if isinstance(item, XzeprError) else do(item))
+        except XzeprError as error:
+            made.append(error)
+    return made
 
 
 def refusal_of(refused: dict[int, XzeprError]) -> XzeprError:

@@ -54,9 +54,13 @@ select
 -- In this transaction: $1 milliseconds for a lock.
 select set_config('lock_timeout', $1, true)
 
--- name: receivers_of_type
--- For a CloudEvent that names no receiver; two are one too many.
-select r.id from event_receivers r where r.type = $1 and r.deleted_at is null limit 2
+-- name: receivers_of_types
+-- For CloudEvents that name no receiver; two of a type are one too many.
+select wanted.type, found.id
+from unnest($1::text[]) as wanted (type)
+cross join lateral (
+    select r.id from event_receivers r where r.type = wanted.type and r.deleted_at is null limit 2
+) found
 
 -- name: is_recorded
 -- Whether a commit whose answer was lost went through.

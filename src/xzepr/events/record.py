@@ -62,7 +62,7 @@ async def record_event(
     own = {0: (posted.own, Answered(event_id))} if posted.own is not None else None
     for _ in range(RECHECKS_MAX):
         receiver = await _checked(recorder, principal, posted, receiver_id, set())
-        row = _row(event_id, posted, receiver, principal, traceparent)
+        row = row_for(event_id, posted, receiver, principal, traceparent)
         outcome = await recorder.commit.store([row], (claim, Answered(event_id)) if claim is not None else None, own)
         if isinstance(outcome, Stored):
             return EventId(outcome.earlier.get(0, event_id)), not outcome.earlier
@@ -74,16 +74,15 @@ async def record_events(
     recorder: Recorder,
     principal: Principal,
     batch: Batch,
-    answer: Callable[[Sequence[Result]], str],
     *,
     partial: bool = False,
     traceparent: str | None = None,
-    claim: Claim | None = None,
+    keyed: tuple[Claim, Callable[[Sequence[Result]], str]] | None = None,
 ) -> list[Result]:
     """Store a batch in one transaction, in its order: all of it or nothing; with partial all that nothing is wrong with.
 
-    answer: the text that a repeated request with the claim will get. Raises, unless partial, the kind of error of record_event() that comes first,
-    with the faults of all events; and always Replayed, Conflict, InFlight, Unavailable.
+    keyed: the claim of an Idempotency-Key, and what makes the text that a repeated request with it will get. Raises, unless partial, the kind of
+    error of record_event() that comes first, with the faults of all events; and always Replayed, Conflict, InFlight, Unavailable.
     """
     minted = [ids.mint(EventId) for _ in batch]
     for _ in range(RECHECKS_MAX):
@@ -94,15 +93,15 @@ async def record_events(
         places = [place for place in range(len(batch)) if place not in refused]
         repeats = _repeats(batch, places)
         stored = [place for place in places if place not in repeats]
-        rows = [_row(minted[place], _posted(batch[place]), receivers[place], principal, traceparent) for place in stored]
+        rows = [row_for(minted[place], _posted(batch[place]), receivers[place], principal, traceparent) for place in stored]
         own = {row: (claimed, Answered(minted[place])) for row, place in enumerate(stored) if (claimed := _posted(batch[place]).own) is not None}
         for place, first in repeats.items():
             results[place] = results[first]
-        if not rows and claim is None:
+        if not rows and keyed is None:
             return results
         lane = recorder.bulk if len(rows) > ROWS_SHARED_MAX else recorder.commit
-        answered = (claim, Answered(minted[0], 207 if partial else 201, answer(results))) if claim is not None else None
-        outcome = await lane.store(rows, answered, own)
+        claim = (keyed[0], Answered(minted[0], 207 if partial else 201, keyed[1](results))) if keyed is not None else None
+        outcome = await lane.store(rows, claim, own)
         if isinstance(outcome, Stored):
             for row, event_id in outcome.earlier.items():
                 results[stored[row]] = EventId(event_id)
@@ -114,13 +113,27 @@ async def record_events(
     raise _changes_too_fast("of this batch")
 
 
-def may_post(principal: Principal, receiver: ReceiverInForce) -> bool:
+def plainly_checked(recorder: Recorder, principal: Principal, posted: Posted) -> ReceiverInForce | None:
+    """The receiver, when it is in memory and the event satisfies it by a cheap check: no wait, no task. None says nothing."""
+    receiver = recorder.receivers.kept(posted.event.event_receiver_id)
+    if receiver is None or not _may_post(principal, receiver):
+        return None
+    is_valid = recorder.checker.is_plainly_valid(receiver.id, receiver.resource_version, posted.payload, posted.payload_text)
+    return receiver if is_valid else None
+
+
+def row_for(event_id: EventId, posted: Posted, receiver: ReceiverInForce, principal: Principal, traceparent: str | None) -> Row:
+    """For the group commit, of an event that satisfies this receiver."""
+    return row_of(event_id, posted.event, posted.payload_text, receiver.resource_version, principal.id, traceparent)
+
+
+def _may_post(principal: Principal, receiver: ReceiverInForce) -> bool:
     """What a forged event opens is a release gate: to a restricted receiver only its owner and administrators post."""
     return not receiver.restricted or principal.owns(receiver.owner_id)
 
 
 def _require_may_post(principal: Principal, receiver: ReceiverInForce) -> None:
-    if not may_post(principal, receiver):
+    if not _may_post(principal, receiver):
         raise PermissionDenied(f"the event receiver {receiver.id} is restricted: only its owner or an administrator may post to it")
 
 
@@ -135,8 +148,7 @@ async def _check_all(recorder: Recorder, principal: Principal, batch: Batch) -> 
         if isinstance(posted, XzeprError):
             refused[place] = posted
             continue
-        known = recorder.receivers.kept(posted.event.event_receiver_id)
-        if known is not None and may_post(principal, known) and _is_plainly_valid(recorder, known, posted):
+        if (known := plainly_checked(recorder, principal, posted)) is not None:
             receivers[place] = known
             continue
         try:
@@ -147,11 +159,6 @@ async def _check_all(recorder: Recorder, principal: Principal, batch: Batch) -> 
         except XzeprError as error:
             refused[place] = error
     return receivers, refused
-
-
-def _is_plainly_valid(recorder: Recorder, receiver: ReceiverInForce, posted: Posted) -> bool:
-    """The short way of a batch, which is nearly always taken: no wait and no task for each event."""
-    return recorder.checker.is_plainly_valid(receiver.id, receiver.resource_version, posted.payload, posted.payload_text)
 
 
 async def _checked(
@@ -184,10 +191,6 @@ async def _checked(
             continue
         return receiver
     raise _changes_too_fast(receiver_id)
-
-
-def _row(event_id: EventId, posted: Posted, receiver: ReceiverInForce, principal: Principal, traceparent: str | None) -> Row:
-    return row_of(event_id, posted.event, posted.payload_text, receiver.resource_version, principal.id, traceparent)
 
 
 def _posted(item: Posted | XzeprError) -> Posted:
