@@ -66,8 +66,6 @@ STREAM_COLUMNS: Final = (
 
 HEAD_COLUMNS: Final = ("artifact_id", "event_receiver_id", "event_id", "seq", "success")
 
-# As it stands in the outbox: comparing texts is the cheaper half of what a fact costs.
-EVENT_RECORDED: Final = Kind.EVENT_RECORDED.value
 _GROUP_KINDS: Final = frozenset({Kind.GROUP_CREATED, Kind.GROUP_MODIFIED, Kind.GROUP_DELETED})
 
 
@@ -90,28 +88,6 @@ class _Step:
     states: dict[tuple[str, bytes], tuple[int, bool, str, int | None, int]] = field(default_factory=dict)
     groups: dict[str, int] = field(default_factory=dict)
     evaluations: list[tuple[Any, ...]] = field(default_factory=list)
-
-    def append_event(self, row: Any) -> None:
-        """An event's own stream row at the next position: append() without what no event has."""
-        self.position += 1
-        self.rows.append(
-            (
-                self.position,
-                ids.mint(MessageId),
-                row["kind"],
-                row["seq"],
-                row["artifact_id"],
-                row["event_id"],
-                row["event_receiver_id"],
-                row["event_receiver_version"],
-                None,
-                None,
-                row["success"],
-                None,
-                self.now,
-                row["traceparent"],
-            )
-        )
 
     def append(self, kind: Kind, row: Any, *, success: bool, verdict: Verdict | None = None) -> int:
         """One stream row at the next position."""
@@ -271,8 +247,8 @@ class Sequencer:
 
 def _fold(state: FoldState, step: _Step, row: Any) -> None:
     """One fact: its own row, what it decides, and the state behind it."""
-    if row["kind"] == EVENT_RECORDED:
-        step.append_event(row)
+    if row["kind"] == Kind.EVENT_RECORDED:
+        step.append(Kind.EVENT_RECORDED, row, success=row["success"])
         fact = EventFact(row["seq"], row["artifact_id"], row["event_receiver_id"], row["event_id"], row["success"])
         decision = decide(state, fact)
         step.note(row, decision)
@@ -325,7 +301,7 @@ async def _load_groups(connection: Connection) -> FoldState:
 
 async def _load_artifacts(connection: Connection, state: FoldState, facts: list[asyncpg.Record]) -> None:
     """Heads of the artifacts in this batch, and which of their groups (old ones and those defined in this batch) were told complete."""
-    events = [row for row in facts if row["kind"] == EVENT_RECORDED]
+    events = [row for row in facts if row["kind"] == Kind.EVENT_RECORDED]
     evaluations = [row for row in facts if row["kind"] == EVALUATION_REQUESTED]
     if not events and not evaluations:
         return
