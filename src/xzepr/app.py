@@ -7,7 +7,6 @@ from functools import partial
 from xzepr import health
 from xzepr.artifacts import http as artifacts
 from xzepr.auth.authenticate import Authenticator
-from xzepr.auth.permissions import Permission
 from xzepr.db.pool import Database
 from xzepr.events import http as events
 from xzepr.events.hot import take_event
@@ -68,11 +67,11 @@ def build_app(house: House) -> Doorway:
 
 def build_hot_route(house: House, doorway: Doorway) -> HotRoute:
     """The short way of POST /api/v1/events, beside the application."""
+    [route] = [route for route in events.ROUTES if route.handler is events.post_event]
     return HotRoute(
+        route,
         doorway,
         Authenticator(house.settings),
-        path="/api/v1/events",
-        permission=Permission.EVENT_CREATE,
         body_max_bytes=house.settings.security.validation.max_body_size,
         take=partial(take_event, house.recorder),
     )

@@ -12,7 +12,6 @@ answer); ordinary (uvicorn's). A connection that is lost while it is taken loses
 """
 
 import asyncio
-import re
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -24,13 +23,13 @@ from uvicorn.server import ServerState
 
 from xzepr import ids
 from xzepr.auth.authenticate import Authenticator
-from xzepr.auth.permissions import Permission
 from xzepr.auth.principal import Principal
 from xzepr.errors import UnknownHost, XzeprError
 from xzepr.ids import MessageId
 from xzepr.web.call import traceparent_of
-from xzepr.web.middleware import Doorway
+from xzepr.web.middleware import Doorway, is_request_id
 from xzepr.web.problems import problem_answer, unknown_error_answer
+from xzepr.web.routes import Route
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +37,6 @@ _PLAIN_HEADERS: Final = frozenset(
     {b"host", b"user-agent", b"accept", b"accept-encoding", b"accept-language", b"connection", b"content-type", b"content-length", b"x-request-id"}
     | {b"traceparent", b"tracestate", b"date"}
 )
-_REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 HOSTS_KEPT_MAX: Final = 1_000
 
 RawHeaders = list[tuple[bytes, bytes]]
@@ -56,18 +54,18 @@ class Take(Protocol):
 
 
 class HotRoute:
-    """What all connections of a process share. path: without a slash at its end; body_max_bytes: as the ordinary door has it."""
+    """What all connections of a process share. route: of the routing table, with an id as its answer; body_max_bytes: as the ordinary door has it."""
 
-    def __init__(self, doorway: Doorway, authenticator: Authenticator, *, path: str, permission: Permission, body_max_bytes: int, take: Take) -> None:
-        self.path = path.encode()
-        self.instance = path
+    def __init__(self, route: Route, doorway: Doorway, authenticator: Authenticator, *, body_max_bytes: int, take: Take) -> None:
+        self.path = route.path.encode()
+        self.instance = route.path
         self.take = take
         # Bound once: a logger that is looked up each time costs more than what it says when nobody listens.
         self.log = log.bind()
         self.body_max_bytes = body_max_bytes
         self._doorway = doorway
         self._authenticator = authenticator
-        self._permission = permission
+        self._permissions = frozenset(route.permissions)
         self._known_hosts: set[tuple[bytes, Any]] = set()
         self._head = b""
         self._head_made_of: Any = None
@@ -75,7 +73,7 @@ class HotRoute:
     def principal(self, client: tuple[str, int] | None) -> Principal | None:
         """Who a plain request from this address is; None when that is nobody who may."""
         principal = self._authenticator.principal(client[0] if client else None, Headers())
-        return principal if self._permission in principal.permissions else None
+        return principal if self._permissions <= principal.permissions else None
 
     def knows_host(self, host: bytes, server: tuple[str, int | None] | None) -> bool:
         """Whether the ordinary rule takes it."""
@@ -233,7 +231,7 @@ class HotProtocol(HttpToolsProtocol):
         if seen.get(b"content-type") != b"application/json" or not self._hot.knows_host(seen.get(b"host", b""), self.server):
             return False
         given = seen.get(b"x-request-id", b"")
-        self._request_id = given if _REQUEST_ID.fullmatch(given) else b""
+        self._request_id = given if given and is_request_id(given.decode("latin-1")) else b""
         self._traceparent = traceparent_of(Headers(raw=self.headers)) if b"traceparent" in seen else None
         return True
 

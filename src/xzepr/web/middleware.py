@@ -187,7 +187,12 @@ def _answer_for(error: Exception, instance: str, request_id: str) -> Response:
 
 def _request_id(headers: Headers) -> str:
     given = headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else ids.mint(MessageId)
+    return given if is_request_id(given) else ids.mint(MessageId)
+
+
+def is_request_id(text: str) -> bool:
+    """Whether a caller's id is short and printable enough to be echoed and logged."""
+    return _REQUEST_ID.fullmatch(text) is not None
 
 
 def _instance(scope: Scope) -> str:
