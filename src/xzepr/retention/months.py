@@ -21,11 +21,11 @@ from xzepr.errors import Unavailable
 from xzepr.ids import lowest_at
 from xzepr.retention import dispositions
 from xzepr.retention.model import Disposition, Due
+from xzepr.retention.rows import keep_heads
 
 log = structlog.get_logger(__name__)
 queries = Queries("xzepr.retention")
 
-BATCH_ROWS: Final = 5_000
 _PARTITION: Final = re.compile(r"events_(\d{4})_(\d{2})")
 _TIMEOUTS: Final = ("set local lock_timeout = '2s'", "set local statement_timeout = '5min'")
 # While the whole table is locked, nothing may take long.
@@ -115,11 +115,10 @@ async def _drop(connection: Connection, month: _Month, due: Mapping[str, Due], a
 
 
 async def _keep_heads(connection: Connection, receiver_id: str, month: _Month) -> None:
-    groups = [row["id"] for row in await connection.fetch(queries["groups_of_receiver"], receiver_id)]
     # The lowest id of a month may be an event's: begin below it.
     after: str | None = _below(month.low)
     while after is not None:
-        after = await connection.fetchval(queries["keep_heads"], receiver_id, after, month.high, BATCH_ROWS, groups)
+        after = await keep_heads(connection, receiver_id, after, month.high)
 
 
 def _below(low: str) -> str:

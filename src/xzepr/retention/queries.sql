@@ -85,35 +85,15 @@ order by c.id
 select distinct v.event_receiver_group_id as id from event_receiver_group_versions v where v.event_receiver_ids @> array[$1]
 
 -- name: remove_events
--- These events, of one receiver; of those that decided something, what is still shown is kept. $2, $3: lowest and highest, so that only
--- their months are looked at; $4: groups_of_receiver.
+-- These events, of one receiver; what gates still show of them is kept before (keep_heads). $2, $3: lowest and highest, so that only their months
+-- are looked at.
 with gone as (
     delete from events e
     where e.id = any($1::text[]) and e.id >= $2 and e.id <= $3
-    returning
-        e.id, e.artifact_id, e.event_receiver_id, e.event_receiver_version, e.name, e.version, e.release, e.platform_id, e.package,
-        e.success, e.owner_id, e.created_at
+    returning e.id
 ), forgotten as (
     -- The source and id of a CloudEvent are kept as long as its event.
     delete from idempotency_keys k using gone g where k.lasting and k.answer_id = g.id
-), kept as (
-    insert into removed_heads (
-        event_id, event_receiver_version, name, version, release, platform_id, package, success, owner_id, created_at
-    )
-    select
-        g.id, g.event_receiver_version, g.name, g.version, g.release, g.platform_id, g.package, g.success, g.owner_id, g.created_at
-    from gone g
-    where exists (
-            select
-            from gate_heads h
-            where h.artifact_id = g.artifact_id and h.event_receiver_id = g.event_receiver_id and h.event_id = g.id
-        )
-        or exists (
-            select
-            from group_states s
-            where s.event_receiver_group_id = any($4::text[]) and s.artifact_id = g.artifact_id and s.event_id = g.id
-        )
-    on conflict (event_id) do nothing
 )
 select count(*) as removed, min(g.id) as first, max(g.id) as last from gone g
 
@@ -126,8 +106,8 @@ select s.last_position from sequencer s for update
 select exists (select from stream t where t.position > $1 and t.event_id = any($2::text[]))
 
 -- name: keep_heads
--- As remove_events keeps them, ahead of the removal of a whole month: the next $4 events of a receiver behind an id and below another.
--- $5: groups_of_receiver.
+-- Ahead of a removal: of the next $4 events of a receiver behind an id and below another, or of those among them that $6 names, what gates still
+-- show. $5: groups_of_receiver.
 with looked_at as (
     select
         e.id, e.artifact_id, e.event_receiver_id, e.event_receiver_version, e.name, e.version, e.release, e.platform_id, e.package,
@@ -143,15 +123,18 @@ with looked_at as (
     select
         g.id, g.event_receiver_version, g.name, g.version, g.release, g.platform_id, g.package, g.success, g.owner_id, g.created_at
     from looked_at g
-    where exists (
-            select
-            from gate_heads h
-            where h.artifact_id = g.artifact_id and h.event_receiver_id = g.event_receiver_id and h.event_id = g.id
-        )
-        or exists (
-            select
-            from group_states s
-            where s.event_receiver_group_id = any($5::text[]) and s.artifact_id = g.artifact_id and s.event_id = g.id
+    where ($6::text[] is null or g.id = any($6))
+        and (
+            exists (
+                select
+                from gate_heads h
+                where h.artifact_id = g.artifact_id and h.event_receiver_id = g.event_receiver_id and h.event_id = g.id
+            )
+            or exists (
+                select
+                from group_states s
+                where s.event_receiver_group_id = any($5::text[]) and s.artifact_id = g.artifact_id and s.event_id = g.id
+            )
         )
     on conflict (event_id) do nothing
 )

@@ -65,13 +65,26 @@ async def _batch(connection: Connection, due: Due, after: str, below: str, actor
     if not rows:
         return None, None
     going = [row["id"] for row in rows if not row["held"] and not row["shown"]]
-    made = await _remove(connection, due, going, position, actor) if going else None
-    return rows[-1]["id"], made
+    if not going:
+        return rows[-1]["id"], None
+    await keep_heads(connection, due.event_receiver_id, after, below, most=most, only=going)
+    return rows[-1]["id"], await _remove(connection, due, going, position, actor)
+
+
+async def keep_heads(
+    connection: Connection, receiver_id: str, after: str, below: str, *, most: int = BATCH_ROWS, only: list[str] | None = None
+) -> str | None:
+    """Keep what gates show of the receiver's next events behind an id and below another, of `only` if given: before they are removed.
+
+    Returns the last id that was looked at, None when there was none. An event that stays after all does not mind.
+    """
+    groups = [row["id"] for row in await connection.fetch(queries["groups_of_receiver"], receiver_id)]
+    last: str | None = await connection.fetchval(queries["keep_heads"], receiver_id, after, below, most, groups, only)
+    return last
 
 
 async def _remove(connection: Connection, due: Due, going: list[str], position: int, actor: str) -> Disposition | None:
-    groups = [row["id"] for row in await connection.fetch(queries["groups_of_receiver"], due.event_receiver_id)]
-    gone = await connection.fetchrow(queries["remove_events"], going, going[0], going[-1], groups)
+    gone = await connection.fetchrow(queries["remove_events"], going, going[0], going[-1])
     assert gone is not None
     if not gone["removed"]:
         # They are just being moved out of the default partition; the next run finds them.
