@@ -40,7 +40,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Batch(msgspec.Struct, frozen=True):
-    """Consecutive lines. first_line: from 1; numbers: of the lines that hold an event."""
+    """Consecutive lines. numbers: of the lines that hold an event, from 1; lines: how many there are."""
 
     text: bytes
     events: list[bytes]

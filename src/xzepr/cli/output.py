@@ -13,7 +13,7 @@ from xzepr.cli.text import shown, when
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from xzepr_client import Artifact, Event, Gate, GroupStatus
+    from xzepr_client import Gate, GroupStatus
 
 # A cell is a text, or a text and its style.
 Cell = str | tuple[str, str]
@@ -118,8 +118,8 @@ def artifact_cells(artifact: Any) -> list[Cell]:
     return [artifact.name, artifact.version, artifact.release, artifact.platform_id, artifact.package]
 
 
-def artifact_text(artifact: "Artifact | Event") -> str:
-    """In a sentence."""
+def artifact_text(artifact: Any) -> str:
+    """The five fields of anything that has them, in a sentence."""
     return f"{artifact.name} {artifact.version} ({artifact.release}, {artifact.platform_id}, {artifact.package})"
 
 

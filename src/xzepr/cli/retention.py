@@ -12,7 +12,7 @@ import click
 
 from xzepr.cli.local import config_option, embedded_option, load_or_exit, run_or_exit
 from xzepr.cli.options import yes_option
-from xzepr.cli.output import json_option, print_id, print_json, print_table
+from xzepr.cli.output import artifact_text, json_option, print_id, print_json, print_table
 from xzepr.cli.text import shown, when
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def _subject(receiver: str | None, fields: dict[str, str | None]) -> "str | Nvrp
 def _held(found: "Hold") -> str:
     if found.event_receiver_id is not None:
         return f"receiver {found.event_receiver_id}"
-    return f"{found.name} {found.version} ({found.release}, {found.platform_id}, {found.package})"
+    return artifact_text(found)
 
 
 def _actor() -> str:

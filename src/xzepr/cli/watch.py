@@ -10,6 +10,7 @@ import click
 from xzepr.cli.connection import connected
 from xzepr.cli.lookup import receiver_id_of
 from xzepr.cli.options import artifact_filters, success_filter
+from xzepr.cli.output import artifact_text
 from xzepr.cli.text import shown, when
 
 if TYPE_CHECKING:
@@ -59,8 +60,7 @@ def watch(
 def _line(message: "Message") -> str:
     told = message.envelope
     mark = click.style("✓", fg="green") if told.success else click.style("✗", fg="red")
-    artifact = f"{told.name} {told.version} ({told.release}, {told.platform_id}, {told.package})"
-    return f"{when(told.time)}  {message.position:>8}  {mark} {click.style(shown(told.type), bold=True)}  {shown(artifact)}"
+    return f"{when(told.time)}  {message.position:>8}  {mark} {click.style(shown(told.type), bold=True)}  {shown(artifact_text(told))}"
 
 
 def _tell(error: "ClientError", pause_s: float) -> None:
