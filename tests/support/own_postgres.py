@@ -5,21 +5,14 @@ What `pg_ctl stop -m fast` and `-m immediate` do is one signal each; they are se
 
 import asyncio
 import contextlib
-import os
 import shutil
 import signal
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 
 from support import servers
-from xzepr.embedded.account import server_account
-from xzepr.embedded.binaries import reachable
-from xzepr.embedded.cluster import Cluster
 
 START_S = 40.0
 STOP = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT, "killed": signal.SIGKILL}
@@ -31,15 +24,7 @@ class OwnPostgres:
     def __init__(self) -> None:
         found = servers.available()
         label = "system" if "system" in found else "wheel"
-        self.directory = Path(tempfile.mkdtemp(prefix="xzepr-drill-"))
-        self.directory.chmod(0o711)
-        account = server_account()
-        sockets = self.directory / "s"
-        sockets.mkdir(mode=0o700)
-        if account.switch:
-            os.chown(sockets, account.uid, account.gid)
-        self._cluster = Cluster(self.directory, sockets, reachable(found[label], account, self.directory), account)
-        self._cluster.make()
+        self._cluster, self.directory = servers.make_cluster(found[label], "xzepr-drill-")
         self.start()
         asyncio.run(self._cluster.ensure_database())
         self.url = self._cluster.url
@@ -48,10 +33,7 @@ class OwnPostgres:
         """Until it takes connections. One whose postmaster was killed cannot begin before the last of its old processes has ended."""
         deadline = time.monotonic() + START_S
         while True:
-            with contextlib.closing(os.fdopen(self._cluster.open_log(), "ab")) as log:
-                self._process = subprocess.Popen(
-                    self._cluster.server_command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-                )
+            self._process = servers.run_server(self._cluster)
             while self._process.poll() is None:
                 if self._cluster.is_ready(self._process.pid):
                     return

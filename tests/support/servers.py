@@ -45,8 +45,9 @@ class Server:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def start(label: str, binaries: Binaries) -> Server:
-    directory = Path(tempfile.mkdtemp(prefix="xzepr-test-"))
+def make_cluster(binaries: Binaries, prefix: str) -> tuple[Cluster, Path]:
+    """A fresh cluster, and the temporary directory that holds it."""
+    directory = Path(tempfile.mkdtemp(prefix=prefix))
     directory.chmod(0o711)
     account = server_account()
     sockets = directory / "s"
@@ -55,8 +56,19 @@ def start(label: str, binaries: Binaries) -> Server:
         os.chown(sockets, account.uid, account.gid)
     cluster = Cluster(directory, sockets, reachable(binaries, account, directory), account)
     cluster.make()
+    return cluster, directory
+
+
+def run_server(cluster: Cluster, *options: str) -> subprocess.Popen[bytes]:
+    """Started, maybe not yet ready."""
     with contextlib.closing(os.fdopen(cluster.open_log(), "ab")) as log:
-        process = subprocess.Popen([*cluster.server_command(), *_FAST], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        command = [*cluster.server_command(), *options]
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+
+
+def start(label: str, binaries: Binaries) -> Server:
+    cluster, directory = make_cluster(binaries, "xzepr-test-")
+    process = run_server(cluster, *_FAST)
     deadline = time.monotonic() + 60
     while not cluster.is_ready(process.pid):
         if process.poll() is not None or time.monotonic() > deadline:
