@@ -15,13 +15,16 @@ import re
 import sys
 from array import array
 from collections import deque
+from collections.abc import Awaitable, Callable
 from time import perf_counter
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 import msgspec
 import uvloop
 
 from benchmarks import ROOT
+
+Given = TypeVar("Given")
 
 # Stands in a template where the number of the request goes: ten digits, so that lengths stay.
 NUMBER: Final = b"@@@@@@@@@@"
@@ -320,14 +323,18 @@ async def run_process(module: str, given: bytes) -> bytes:
     return output
 
 
-async def _main(plan: Plan) -> Outcome:
-    return await _Load(plan).run()
+def carry_out(kind: type[Given], run: Callable[[Given], Awaitable[Outcome]]) -> None:
+    """What such a process does: a plan from standard input, its outcome to standard output."""
+    plan = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=kind)
+    # A collection over a growing list of ids would be measured as a stall of the server; nothing here makes cycles.
+    gc.disable()
+
+    async def outcome() -> Outcome:
+        return await run(plan)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        sys.stdout.buffer.write(msgspec.msgpack.encode(runner.run(outcome())))
 
 
 if __name__ == "__main__":
-    decoded = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Plan)
-    # A collection over a growing list of ids would be measured as a stall of the server; nothing here makes cycles.
-    gc.disable()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        result = runner.run(_main(decoded))
-    sys.stdout.buffer.write(msgspec.msgpack.encode(result))
+    carry_out(Plan, lambda plan: _Load(plan).run())

@@ -4,17 +4,14 @@
 """
 
 import asyncio
-import gc
-import sys
 from array import array
 from time import perf_counter
 from typing import Any, Final
 
 import asyncpg
 import msgspec
-import uvloop
 
-from benchmarks.load import Outcome, run_process
+from benchmarks.load import Outcome, carry_out, run_process
 
 # The same partitioning, indexes and checks as ours, with a partition for what is loaded.
 _TABLES: Final = (
@@ -118,13 +115,5 @@ async def run_plain(plan: PlainPlan) -> Outcome:
     return msgspec.msgpack.decode(await run_process("benchmarks.plain", msgspec.msgpack.encode(plan)), type=Outcome)
 
 
-async def _main(plan: PlainPlan) -> Outcome:
-    return await _Plain(plan).run()
-
-
 if __name__ == "__main__":
-    decoded = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=PlainPlan)
-    gc.disable()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        result = runner.run(_main(decoded))
-    sys.stdout.buffer.write(msgspec.msgpack.encode(result))
+    carry_out(PlainPlan, lambda plan: _Plain(plan).run())
