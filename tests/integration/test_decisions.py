@@ -113,7 +113,8 @@ class World:
         connection = await asyncpg.connect(self.url)
         transaction = connection.transaction()
         await transaction.start()
-        assert not await connection.fetch(events["record_events"], *([value] for value in row_of(event_id, new, "{}", 1, None, None)))
+        row = row_of(event_id, new, "{}", 1, None, None)
+        assert not await connection.fetch(events["record_events"], [row], [new.event_receiver_id], [1])
         self.held.append((connection, transaction))
 
     async def overtaken(self, receiver: int, artifact: int, late: bool, newest: bool) -> None:

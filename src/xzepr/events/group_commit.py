@@ -83,7 +83,7 @@ Row = tuple[Any, ...]
 class Entry:
     """Events that are stored together or not at all.
 
-    rows: parameters of `record_events`, one event each, in order. done: told the outcome once, on the event loop. claim: of the request's
+    rows: one event each, in order. done: told the outcome once, on the event loop. claim: of the request's
     Idempotency-Key, with what is answered. own: of single events, by their place.
     """
 
@@ -133,7 +133,7 @@ class Entry:
 
 
 def row_of(event_id: EventId, event: NewEvent, payload_text: str, receiver_version: int, owner_id: str | None, traceparent: str | None) -> Row:
-    """An event that was found to satisfy its receiver's schema in this version, as parameters of `record_events`."""
+    """An event that was found to satisfy its receiver's schema in this version, as an `event_to_record`."""
     nvrpp = Nvrpp(event.name, event.version, event.release, event.platform_id, event.package)
     return (
         event_id,
@@ -427,15 +427,14 @@ async def _attempt_in_steps(connection: Connection, attempt: _Attempt, claims: K
 
 async def _record(connection: Connection, rows: Sequence[Row]) -> None:
     """One statement stores all of them with their outbox rows, or none. Raises _StaleReceivers."""
-    stale = await connection.fetch(queries["record_events"], *zip(*rows, strict=True), timeout=STATEMENT_TIMEOUT_S)
+    stale = await connection.fetch(queries["record_events"], rows, *_used(rows), timeout=STATEMENT_TIMEOUT_S)
     if stale:
         raise _StaleReceivers(frozenset(row["event_receiver_id"] for row in stale))
 
 
 async def _record_by_copy(connection: Connection, rows: Sequence[Row]) -> None:
     """The same in the caller's transaction, for many rows: numbers and versions by one query, then COPY. Raises _StaleReceivers."""
-    used = list({(row[_RECEIVER], row[_VERSION]) for row in rows})
-    found = await connection.fetchrow(queries["reserve"], len(rows), [pair[0] for pair in used], [pair[1] for pair in used])
+    found = await connection.fetchrow(queries["reserve"], len(rows), *_used(rows))
     assert found is not None
     if found["stale"]:
         raise _StaleReceivers(frozenset(found["stale"]))
@@ -445,6 +444,12 @@ async def _record_by_copy(connection: Connection, rows: Sequence[Row]) -> None:
     )
     queued = [(seq, "event.recorded", row[1], row[_ID], row[_RECEIVER], row[_VERSION], row[_SUCCESS], row[-1]) for seq, row in numbered]
     await connection.copy_records_to_table("outbox", records=queued, columns=OUTBOX_COLUMNS, timeout=STATEMENT_TIMEOUT_S)
+
+
+def _used(rows: Sequence[Row]) -> tuple[list[str], list[int]]:
+    """Receivers and the versions that the payloads were checked against, each pair once."""
+    used = list({(row[_RECEIVER], row[_VERSION]) for row in rows})
+    return [pair[0] for pair in used], [pair[1] for pair in used]
 
 
 def _without_stale(entries: list[Entry], receiver_ids: frozenset[str]) -> list[Entry]:

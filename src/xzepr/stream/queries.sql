@@ -31,14 +31,19 @@ select s.last_position from sequencer s where s.epoch = $1 for update
 select exists (select from outbox o where o.seq > $1)
 
 -- name: take_outbox
--- The lowest numbers above $2 that can be seen, with the group's definition where the fact is one. No SKIP LOCKED: one takes, alone.
+-- The lowest numbers above $2 that can be seen, with the group's definition where the fact is one; of the rest only what a decision needs.
+-- No SKIP LOCKED: one takes, alone.
 select
-    o.seq, o.kind, o.artifact_id, o.event_id, o.event_receiver_id, o.event_receiver_version,
-    o.event_receiver_group_id, o.event_receiver_group_version, o.success, o.traceparent,
+    o.seq, o.kind, o.artifact_id, o.event_id, o.event_receiver_id, o.event_receiver_group_id, o.event_receiver_group_version, o.success,
+    case when o.kind = 'evaluation.requested' then o.traceparent end as traceparent,
     g.enabled as group_enabled, g.event_receiver_ids as group_event_receiver_ids, g.deleted as group_deleted
 from (select t.* from outbox t where t.seq > $2 order by t.seq limit $1) o
-left join event_receiver_group_versions g
-    on g.event_receiver_group_id = o.event_receiver_group_id and g.resource_version = o.event_receiver_group_version
+left join lateral (
+    select v.enabled, v.event_receiver_ids, v.deleted
+    from event_receiver_group_versions v
+    where v.event_receiver_group_id = o.event_receiver_group_id and v.resource_version = o.event_receiver_group_version
+    offset 0
+) g on o.event_receiver_group_id is not null
 order by o.seq
 
 -- name: load_sequenced_groups
@@ -56,26 +61,26 @@ from gate_heads h
 where h.artifact_id = any($1)
 
 -- name: load_told
--- Which of these pairs were ever told complete.
+-- Which groups were ever told complete, of these artifacts. Not by pairs: of a young table the planner believes that a join reads it cheapest whole.
 select s.event_receiver_group_id, s.artifact_id
-from unnest($1::text[], $2::bytea[]) as pair (event_receiver_group_id, artifact_id)
-join group_states s on s.event_receiver_group_id = pair.event_receiver_group_id and s.artifact_id = pair.artifact_id
-where s.first_position is not null
+from group_states s
+where s.artifact_id = any($1) and s.first_position is not null
 
 -- name: change_heads
--- Heads that are there; each pair once per call.
-update gate_heads h
-set event_id = n.event_id, seq = n.seq, success = n.success
-from unnest($1::bytea[], $2::text[], $3::text[], $4::bigint[], $5::boolean[]) as n (artifact_id, event_receiver_id, event_id, seq, success)
-where h.artifact_id = n.artifact_id and h.event_receiver_id = n.event_receiver_id
+-- Heads that are there; each pair once per call. A conflict is always found by the index; an update by a join is not (see load_told).
+insert into gate_heads (artifact_id, event_receiver_id, event_id, seq, success)
+select n.artifact_id, n.event_receiver_id, n.event_id, n.seq, n.success from unnest($1::newest_event[]) as n
+on conflict (artifact_id, event_receiver_id) do update set event_id = excluded.event_id, seq = excluded.seq, success = excluded.success
 
 -- name: put_group_states
 -- Each pair once per call. The position of the first completion stays.
 insert into group_states (
     event_receiver_group_id, artifact_id, event_receiver_group_version, complete, event_id, first_position, last_position
 )
-select * from unnest($1::text[], $2::bytea[], $3::integer[], $4::boolean[], $5::text[], $6::bigint[], $7::bigint[])
-on conflict (event_receiver_group_id, artifact_id)
+select
+    n.event_receiver_group_id, n.artifact_id, n.event_receiver_group_version, n.complete, n.event_id, n.first_position, n.last_position
+from unnest($1::decided_group[]) as n
+on conflict (artifact_id, event_receiver_group_id)
 do update set
     event_receiver_group_version = excluded.event_receiver_group_version,
     complete = excluded.complete,
@@ -105,9 +110,36 @@ insert into sequenced_groups (event_receiver_group_id, resource_version)
 select * from unnest($1::text[], $2::integer[])
 on conflict (event_receiver_group_id) do update set resource_version = excluded.resource_version
 
--- name: delete_outbox
--- What was sequenced in this transaction.
-delete from outbox o where o.seq = any($1)
+-- name: append_verdicts
+-- What events decided, at these positions; the rest of each row is that of the event's fact, which still waits.
+insert into stream (
+    position, message_id, kind, seq, artifact_id, event_id, event_receiver_id, event_receiver_version,
+    event_receiver_group_id, event_receiver_group_version, success, first, sequenced_at, traceparent
+)
+select
+    v.position, v.message_id, v.kind, v.seq, o.artifact_id, o.event_id, o.event_receiver_id, o.event_receiver_version,
+    v.event_receiver_group_id, v.event_receiver_group_version, v.success, v.first, $2, o.traceparent
+from unnest($1::verdict_message[]) as v
+cross join lateral (select t.* from outbox t where t.seq = v.seq offset 0) o
+
+-- name: move_facts
+-- From the outbox into the stream, at these positions; a fact without one is no message. The rows never leave the database, which costs half of
+-- fetching all of them and copying them back.
+with given as materialized (
+    select m.seq, m.position, m.message_id from unnest($1::moved_fact[]) as m
+), taken as (
+    delete from outbox o where o.seq = any(array(select g.seq from given g)) returning o.*
+)
+insert into stream (
+    position, message_id, kind, seq, artifact_id, event_id, event_receiver_id, event_receiver_version,
+    event_receiver_group_id, event_receiver_group_version, success, sequenced_at, traceparent
+)
+select
+    g.position, g.message_id, t.kind, t.seq, t.artifact_id, t.event_id, t.event_receiver_id, t.event_receiver_version,
+    t.event_receiver_group_id, t.event_receiver_group_version, coalesce(t.success, true), $2, t.traceparent
+from taken t
+join given g on g.seq = t.seq
+where g.position is not null
 
 -- name: advance_position
 -- Under the lock that lock_lead took.
