@@ -2,7 +2,8 @@
 
 -- name: search_artifacts
 -- Most recently touched first: events from the newest on, of each artifact only its newest one, by heads and queue; a head whose event retention
--- removed hides none that is still there. The inner part walks one index and looks at no more than $2 rows. artifacts/read.py puts the conditions in, with their parameters before these two.
+-- removed hides none that is still there. The inner part walks one index and looks at no more than $2 rows. artifacts/read.py and events/walk.py put the
+-- conditions in, with their parameters before these two.
 select e.id, e.name, e.version, e.release, e.platform_id, e.package
 from (select w.* from events w where true /* walk */ order by w.id desc limit $2) e
 where true /* filters */

@@ -12,31 +12,22 @@ from xzepr.db.conditions import Conditions
 from xzepr.db.pool import Database
 from xzepr.db.queries import Queries
 from xzepr.errors import InvalidInput
+from xzepr.events.walk import Walk
 from xzepr.groups.status import queries as group_queries
 from xzepr.groups.status import statuses_of
-from xzepr.page import Page, Pagination
+from xzepr.page import Page
 
 queries = Queries("xzepr.artifacts")
 
-# A page looks at no more events than this; it may then come back short, with has_more true. Source: DESIGN §6.
-SCAN_ROWS_MAX: Final = 50_000
 # An artifact with events for more groups than this shows the newest of them.
 GROUPS_MAX: Final = 100
 
 
 async def search_artifacts(database: Database, page: ArtifactPage) -> Page[TouchedArtifact]:
     """The most recently touched first."""
-    conditions = _conditions(page)
-    async with database.transaction(snapshot=True) as connection:
-        rows = await connection.fetch(conditions.sql(queries["search_artifacts"]), *conditions.values, page.limit + 1, SCAN_ROWS_MAX)
-        found = Page.of([_touched(row) for row in rows], page.limit, lambda artifact: artifact.last_event_id)
-        if found.pagination.has_more:
-            return found
-        stop = conditions.sql(queries["search_artifacts_stop"], walk_only=True)
-        stopped_at = await connection.fetchval(stop, *conditions.walk_values, SCAN_ROWS_MAX - 1)
-    if stopped_at is None:
-        return found
-    return Page(data=found.data, pagination=Pagination(limit=page.limit, next=stopped_at, has_more=True))
+    # Of an artifact only its newest event is shown: any row may be passed over.
+    walk = Walk(_conditions(page), queries["search_artifacts"], queries["search_artifacts_stop"], after=page.after, is_filtered=True)
+    return await walk.page(database, page.limit, _touched, lambda artifact: artifact.last_event_id)
 
 
 async def get_timeline(database: Database, page: TimelinePage, *, with_groups: bool) -> Timeline:
@@ -62,7 +53,6 @@ def _conditions(page: ArtifactPage) -> Conditions:
         conditions.walk("name ~>=~ ", page.name_prefix)
         if (end := _behind(page.name_prefix)) is not None:
             conditions.walk("name ~<~ ", end)
-    conditions.walk("id < ", page.after)
     for field in ("version", "release", "platform_id", "package"):
         conditions.filter(f"{field} = ", getattr(page, field))
     return conditions

@@ -25,6 +25,17 @@ class Conditions:
         if value is not None:
             self._filters.append((comparison, value))
 
+    def with_walk(self, *walk: tuple[str, Any]) -> "Conditions":
+        """Others, with these to walk besides."""
+        made = Conditions()
+        made._walk, made._filters = [*self._walk, *walk], self._filters
+        return made
+
+    @property
+    def has_filters(self) -> bool:
+        """Whether a row that is walked may be passed over."""
+        return bool(self._filters)
+
     @property
     def walk_values(self) -> list[Any]:
         """Parameters of a statement with the walk alone."""

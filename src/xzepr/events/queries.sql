@@ -67,7 +67,7 @@ cross join lateral (select f.* from events f where f.id = wanted.id offset 0) e
 
 -- name: search_events
 -- Newest first. The inner part walks one index and looks at no more than $2 rows, the rest of the conditions are checked on the way:
--- a page may come back short. events/search.py puts the conditions in, with their parameters before these two.
+-- a page may come back short. events/search.py and events/walk.py put the conditions in, with their parameters before these two.
 select
     e.id, e.seq, e.name, e.version, e.release, e.platform_id, e.package, e.description, e.payload, e.success,
     e.event_receiver_id, e.event_receiver_version, e.owner_id, e.created_at

@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 import asyncpg
 import msgspec
@@ -14,14 +14,12 @@ from xzepr.db.pool import Database
 from xzepr.db.queries import Queries
 from xzepr.errors import NotFound
 from xzepr.events.model import Event, EventPage
+from xzepr.events.walk import Walk
 from xzepr.ids import EventId
 from xzepr.nvrpp import Nvrpp
-from xzepr.page import Page, Pagination
+from xzepr.page import Page
 
 queries = Queries("xzepr.events")
-
-# A page looks at no more rows than this; it may then come back short, with has_more true. Source: DESIGN §6.
-SCAN_ROWS_MAX: Final = 50_000
 
 
 class EventReads:
@@ -76,17 +74,16 @@ class EventReads:
 async def search_events(database: Database, page: EventPage) -> Page[Event]:
     """Newest first."""
     conditions = _conditions(page)
-    async with database.transaction(snapshot=True) as connection:
-        rows = await connection.fetch(conditions.sql(queries["search_events"]), *conditions.values, page.limit + 1, SCAN_ROWS_MAX)
-        found = Page.of([_event(row) for row in rows], page.limit, lambda event: event.id)
-        if found.pagination.has_more:
-            return found
-        stopped_at = await connection.fetchval(
-            conditions.sql(queries["search_events_stop"], walk_only=True), *conditions.walk_values, SCAN_ROWS_MAX - 1
-        )
-    if stopped_at is None:
-        return found
-    return Page(data=found.data, pagination=Pagination(limit=page.limit, next=stopped_at, has_more=True))
+    walk = Walk(
+        conditions,
+        queries["search_events"],
+        queries["search_events_stop"],
+        after=page.after,
+        oldest=_lowest(page.from_),
+        to=_lowest(page.to),
+        is_filtered=conditions.has_filters,
+    )
+    return await walk.page(database, page.limit, _event, lambda event: event.id)
 
 
 def _conditions(page: EventPage) -> Conditions:
@@ -99,9 +96,6 @@ def _conditions(page: EventPage) -> Conditions:
         conditions.walk("artifact_id = ", artifact_id)
     elif given:
         conditions.walk(*given.pop(0))
-    conditions.walk("id < ", page.after)
-    conditions.walk("id >= ", _lowest(page.from_))
-    conditions.walk("id < ", _lowest(page.to))
     for comparison, value in given:
         conditions.filter(comparison, value)
     for field in ("version", "release", "platform_id", "package", "success"):
