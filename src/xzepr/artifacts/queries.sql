@@ -7,18 +7,24 @@
 select e.id, e.name, e.version, e.release, e.platform_id, e.package
 from (select w.* from events w where true /* walk */ order by w.id desc limit $2) e
 where true /* filters */
-    and not exists (
-        select
-        from gate_heads h
-        where h.artifact_id = e.artifact_id and h.seq > e.seq
-            -- A scalar subquery, so that it is asked of the few heads of an artifact and never joined as a whole.
-            and (
-                select true
-                from removed_heads k
-                where k.event_id = h.event_id and not exists (select from events x where x.id = k.event_id)
-            ) is null
+    -- Scalar subqueries, asked of each row on the way: as joins they would be made for the whole month before the first row is shown.
+    and not coalesce(
+        (
+            select true
+            from gate_heads h
+            where h.artifact_id = e.artifact_id and h.seq > e.seq
+                and (
+                    select true
+                    from removed_heads k
+                    where k.event_id = h.event_id and not exists (select from events x where x.id = k.event_id)
+                ) is null
+            limit 1
+        ),
+        false
     )
-    and not exists (select from outbox o where o.artifact_id = e.artifact_id and o.seq > e.seq and o.kind = 'event.recorded')
+    and not coalesce(
+        (select true from outbox o where o.artifact_id = e.artifact_id and o.seq > e.seq and o.kind = 'event.recorded' limit 1), false
+    )
 order by e.id desc
 limit $1
 

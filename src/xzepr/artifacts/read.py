@@ -53,6 +53,7 @@ def _conditions(page: ArtifactPage) -> Conditions:
         conditions.walk("name ~>=~ ", page.name_prefix)
         if (end := _behind(page.name_prefix)) is not None:
             conditions.walk("name ~<~ ", end)
+        conditions.sort()
     for field in ("version", "release", "platform_id", "package"):
         conditions.filter(f"{field} = ", getattr(page, field))
     return conditions

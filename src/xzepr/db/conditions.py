@@ -14,11 +14,16 @@ class Conditions:
     def __init__(self) -> None:
         self._walk: list[tuple[str, Any]] = []
         self._filters: list[tuple[str, Any]] = []
+        self._sorts = False
 
     def walk(self, comparison: str, value: Any) -> None:
         """comparison: such as "name = ". None: no condition."""
         if value is not None:
             self._walk.append((comparison, value))
+
+    def sort(self) -> None:
+        """The walk's index is not in the order of ids: what it finds is sorted. Else the planner may walk the ids instead, over everything."""
+        self._sorts = True
 
     def filter(self, comparison: str, value: Any) -> None:
         """As walk(), checked on the way."""
@@ -28,7 +33,7 @@ class Conditions:
     def with_walk(self, *walk: tuple[str, Any]) -> "Conditions":
         """Others, with these to walk besides."""
         made = Conditions()
-        made._walk, made._filters = [*self._walk, *walk], self._filters
+        made._walk, made._filters, made._sorts = [*self._walk, *walk], self._filters, self._sorts
         return made
 
     @property
@@ -52,4 +57,6 @@ class Conditions:
         own = re.sub(r"\$(\d+)", lambda match: f"${int(match[1]) + before}", statement)
         walk = [f"w.{comparison}${place}" for place, (comparison, _) in enumerate(self._walk, start=1)]
         filters = [f"e.{comparison}${place}" for place, (comparison, _) in enumerate(self._filters, start=len(walk) + 1)]
+        if self._sorts:
+            own = own.replace("order by w.id desc", "order by w.id || '' desc")
         return own.replace("true /* walk */", " and ".join(walk) or "true").replace("true /* filters */", " and ".join(filters) or "true")

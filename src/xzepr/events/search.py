@@ -82,6 +82,7 @@ async def search_events(database: Database, page: EventPage) -> Page[Event]:
         oldest=_lowest(page.from_),
         to=_lowest(page.to),
         is_filtered=conditions.has_filters,
+        is_narrow=_artifact_id(page) is not None,
     )
     return await walk.page(database, page.limit, _event, lambda event: event.id)
 

@@ -28,6 +28,7 @@ class Walk:
     """What is walked. conditions: those of the caller, without the range of ids; find, stop: statements, which db/conditions.py fills in.
 
     after, oldest, to: ids; below, from and below which one looks. is_filtered: whether a row that is walked may be passed over.
+    is_narrow: the index leads to a handful of rows, wherever they lie: one look.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Walk:
         oldest: str | None = None,
         to: str | None = None,
         is_filtered: bool,
+        is_narrow: bool = False,
     ) -> None:
         self._conditions = conditions
         self._find = find
@@ -48,6 +50,7 @@ class Walk:
         self._oldest = oldest
         self._to = to
         self._is_filtered = is_filtered
+        self._looks_months = () if is_narrow else _LOOKS_MONTHS
 
     async def page(self, database: Database, limit: int, make: Callable[[asyncpg.Record], Item], cursor: Callable[[Item], str]) -> Page[Item]:
         """One page of one moment. cursor: of an item, the id of its event."""
@@ -73,7 +76,7 @@ class Walk:
         upper: list[tuple[str, Any]] = [("id < ", bound) for bound in (self._after, self._to) if bound is not None]
         begin_at = _month_of(ids.time_of(min([ids.lowest_at(clock.now()), *(bound for _, bound in upper)])))
         looks = []
-        for back in _LOOKS_MONTHS:
+        for back in self._looks_months:
             edge = ids.lowest_at(_months_before(begin_at, back))
             if self._oldest is not None and edge <= self._oldest:
                 break
