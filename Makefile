@@ -24,12 +24,11 @@ $(STAMP): requirements/dev.lock requirements/node.lock pyproject.toml client/pyp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable client --editable .
 	touch $(STAMP)
 
-# Until there are credentials, callers on this machine may do everything; XZepr says so in one line. Your own XZEPR__ variables count.
-run: export XZEPR__AUTH__ANONYMOUS_ROLES ?= admin
+# At the first start it says how to log in. Your own XZEPR__ variables count.
 run: setup ## Set up, then serve; Ctrl-C drains and stops
 	@exec $(BIN)/xzepr serve
 
-demo: setup ## A year of releases on the running server (XZEPR_URL, default http://127.0.0.1:8042)
+demo: setup ## A year of releases on the running server (XZEPR_URL, XZEPR_USERNAME, XZEPR_PASSWORD)
 	@$(BIN)/python demo/pipeline.py
 
 test: setup lint ## All checks and all tests; a part of the long trials
@@ -69,6 +68,7 @@ reference: setup ## Write the generated pages and samples anew
 	$(BIN)/xzepr openapi > docs/reference/openapi.json
 	$(BIN)/python -m xzepr.web.reference > docs/reference/api.md
 	$(BIN)/python -m xzepr.cli.reference > docs/reference/cli.md
+	$(BIN)/python -m xzepr.auth.reference > docs/reference/roles_and_permissions.md
 
 lock: setup ## Resolve dependencies anew
 	$(BIN)/uv pip compile pyproject.toml client/pyproject.toml --extra embedded --group dev --no-emit-package xzepr-client $(LOCK_OPTIONS) -o requirements/dev.lock

@@ -140,7 +140,7 @@ async def _measure(options: Options, sizes: list[str]) -> Report:
     machine: dict[str, str] = {}
     for size in sizes:
         begun = time.monotonic()
-        async with stage(options, size) as built:
+        async with stage(options, size, is_first=size == sizes[0]) as built:
             machine = reporting.machine(built.postgres.version, built.postgres.settings) | {"busy before": busy}
             told = ", ".join(f"{name} {value}" for name, value in machine.items())
             console.print(f"{size} events stored within {time.monotonic() - begun:.0f} s; {told}", soft_wrap=True)

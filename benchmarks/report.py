@@ -12,6 +12,8 @@ from rich.table import Table
 
 SINGLE_POSTS: Final = tuple(f"post c={connections} no group" for connections in (1, 16, 64, 256))
 GROUPED_POST: Final = "post c=64 group of three"
+CREDENTIALS: Final = ("post c=64 with a token", "post c=64 with a key")
+CREDENTIAL_RATIO_MIN: Final = 0.90
 READS: Final = ("get by id", "list 50", "timeline", "status")
 
 
@@ -96,6 +98,8 @@ def bars_of(rows: list[Row], sizes: list[str], guide: Guide | None) -> list[Bar]
     """Every promise, in the order of the table."""
     by_name = {row.name: row for row in rows}
     bars = [bar for size in sizes for bar in _bars_of_size(by_name, size)]
+    with_credentials = [by_name.get(f"{name} {sizes[0]}", Row(name=f"{name} {sizes[0]}")) for name in CREDENTIALS]
+    bars += [_at_least(f"{row.name}: by that without", row.ratio, CREDENTIAL_RATIO_MIN) for row in with_credentials]
     if len(sizes) > 1:
         bars += [_growth(by_name, name, sizes[0], sizes[-1]) for name in READS]
     return bars + (list(_bars_of_guide(guide)) if guide else [])

@@ -28,10 +28,11 @@ def _event(name: str, receiver_id: str, version: str) -> dict[str, object]:
     }
 
 
-def _post(port: int, path: str, body: object) -> bytes:
+def _post(port: int, path: str, body: object, credential: str = "") -> bytes:
+    """credential: a header line, without its end."""
     encoded = msgspec.json.encode(body)
-    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: {len(encoded)}\r\n\r\n"
-    return head.encode() + encoded
+    lines = [f"POST {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", "Content-Type: application/json", f"Content-Length: {len(encoded)}"]
+    return "\r\n".join([*lines, *([credential] if credential else []), "", ""]).encode() + encoded
 
 
 def _get(port: int, path: str, query: dict[str, str] | None = None) -> bytes:
@@ -43,10 +44,11 @@ _VERSION: Final = f"1.{NUMBER.decode()}"
 CREATED: Final = b'{"data":"'
 
 
-def posts(port: int, receiver_ids: list[str]) -> list[bytes]:
+def posts(port: int, receiver_ids: list[str], credential: str = "") -> list[bytes]:
     """Single events, artifact by artifact: one of each receiver, or five when there is one receiver. Each round has new artifacts."""
     receivers = receiver_ids if len(receiver_ids) > 1 else receiver_ids * EVENTS_PER_ARTIFACT
-    return [_post(port, "/api/v1/events", _event(f"load-{name:04}", receiver_id, _VERSION)) for name in range(NAMES) for receiver_id in receivers]
+    bodies = [_event(f"load-{name:04}", receiver_id, _VERSION) for name in range(NAMES) for receiver_id in receivers]
+    return [_post(port, "/api/v1/events", body, credential) for body in bodies]
 
 
 def post_numbered(port: int, receiver_id: str) -> list[bytes]:

@@ -6,18 +6,22 @@ database are counted: one too many or too few is an error.
 
 import asyncio
 import re
+import statistics
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import asyncpg
+import msgspec
 
 from benchmarks import bare, requests
+from benchmarks.credentials import key_line, token_line
 from benchmarks.fill import EVENTS_PER_ARTIFACT, PACKAGE, PAYLOAD_TEXT, PLATFORM_ID, RELEASE, fill_outbox
 from benchmarks.load import Outcome, Plan, run_load
 from benchmarks.plain import PlainPlan, run_plain
-from benchmarks.report import Row, percentile
+from benchmarks.report import CREDENTIALS, Row, percentile
 from benchmarks.server import running
 from benchmarks.stage import Stage, workers
 
@@ -26,6 +30,7 @@ BATCH_CONNECTIONS: Final = 2
 SSE_CONNECTIONS: Final = 32
 SSE_RATE: Final = 500.0
 SEQUENCER_S: Final = 300.0
+CREDENTIAL_PAIRS: Final = 5
 _EVENT: Final = (
     "e.id, e.seq, e.name, e.version, e.release, e.platform_id, e.package, e.description, e.payload, e.success, "
     "e.event_receiver_id, e.event_receiver_version, e.owner_id, e.created_at"
@@ -147,6 +152,9 @@ def _rows(stage: Stage) -> list[tuple[str, Callable[[], Awaitable[Row]]]]:
         posts(f"post c={connections} no group", connections, [definitions.lone])
     posts("post c=64 group of three", 64, definitions.grouped)
     rows.append((f"batch 1000 {size}", lambda: _batch(stage, f"batch 1000 {size}")))
+    if stage.is_first:
+        for name, credential_of in zip(CREDENTIALS, (token_line, key_line), strict=True):
+            rows.append((f"{name} {size}", partial(_with_credential, stage, f"{name} {size}", credential_of)))
     rows.append((f"post to sse {size}", lambda: _post_to_sse(stage, f"post to sse {size}")))
     return rows
 
@@ -175,14 +183,14 @@ async def _read(
     return row_of(name, ours, counterpart)
 
 
-def post_plan(stage: Stage, port: int, connections: int, receiver_ids: list[str]) -> Plan:
-    """Single events in a closed loop."""
+def post_plan(stage: Stage, port: int, connections: int, receiver_ids: list[str], credential: str = "") -> Plan:
+    """Single events in a closed loop. credential: a header line."""
     return Plan(
         port=port,
         connections=connections,
         warmup_s=stage.options.warmup_s,
         duration_s=stage.options.duration_s,
-        templates=requests.posts(port, receiver_ids),
+        templates=requests.posts(port, receiver_ids, credential),
         tokens=[requests.CREATED],
         first=stage.first_number(),
         ids=True,
@@ -205,6 +213,27 @@ async def _post(stage: Stage, name: str, connections: int, receiver_ids: list[st
         ours.add(outcome, await stage.events() - before)
     row = row_of(name, ours, counterpart)
     row.pending = pending
+    return row
+
+
+async def _with_credential(stage: Stage, name: str, credential_of: Callable[[int], str]) -> Row:
+    """Single posts with a credential beside those without: the median of alternating pairs, so that the machine's moods fall on both."""
+    port, receiver_ids = stage.options.port, [stage.definitions.lone]
+    credential = await asyncio.to_thread(credential_of, port)
+    sides, ratios = {"": Side(), credential: Side()}, []
+    for pair in range(CREDENTIAL_PAIRS):
+        seen: dict[str, float] = {}
+        for each in ("", credential) if pair % 2 == 0 else (credential, ""):
+            await stage.drained()
+            before = await stage.events()
+            plan = post_plan(stage, port, 64, receiver_ids, each)
+            outcome = await run_load(msgspec.structs.replace(plan, duration_s=1.25 * stage.options.duration_s))
+            sides[each].add(outcome, await stage.events() - before)
+            seen[each] = outcome.in_window / outcome.seconds
+        ratios.append(seen[credential] / seen[""])
+    row = row_of(name, sides[credential], sides[""])
+    row.ratio = statistics.median(ratios)
+    row.note = f"pairs {', '.join(f'{ratio:.2f}' for ratio in ratios)} {row.note}".strip()
     return row
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import secrets
 import socket
 import sys
 import tempfile
@@ -15,9 +16,13 @@ import psutil
 
 READY_S: Final = 60.0
 STOP_S: Final = 45.0
-# Callers on this machine may do everything: there is nothing to log in to. 0: no limit, since one caller stands for many.
+# Callers on this machine may do everything, so that most rows need no credential. 0: no limit, since one caller stands for many.
+USERNAME: Final = "bench"
+PASSWORD: Final = secrets.token_urlsafe(24)
 SETTINGS: Final = {
     "XZEPR__AUTH__ANONYMOUS_ROLES": "admin",
+    "XZEPR__AUTH__BOOTSTRAP_ADMIN__USERNAME": USERNAME,
+    "XZEPR__AUTH__BOOTSTRAP_ADMIN__PASSWORD": PASSWORD,
     "XZEPR__SECURITY__RATE_LIMIT__SERVICE_RPM": "0",
     "XZEPR__SECURITY__RATE_LIMIT__EVENTS_PER_MINUTE__SERVICE": "0",
 }
@@ -82,7 +87,7 @@ async def running(url: str, port: int, *arguments: str) -> AsyncIterator[Running
     with tempfile.TemporaryDirectory(prefix="xzepr-bench-log-") as directory:
         log = Path(directory) / "log"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("XZEPR")}
-        environ = {**inherited, **SETTINGS, "XZEPR__DATABASE__URL": url, "XZEPR__SERVER__PORT": str(port)}
+        environ = {**inherited, **SETTINGS, "XZEPR__DATABASE__URL": url, "XZEPR__SERVER__PORT": str(port), "XZEPR__SERVER__STATE_DIR": directory}
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
                 *(str(Path(sys.executable).with_name("xzepr")), *arguments),

@@ -46,14 +46,15 @@ class Options(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Stage:
-    """One size. `server` is None while it is stopped."""
+    """One size. `server` is None while it is stopped. is_first: of the run's sizes; what does not hang on the size is measured there alone."""
 
-    def __init__(self, options: Options, size: str, postgres: Postgres, definitions: Definitions, stored: list[Stored]) -> None:
+    def __init__(self, options: Options, size: str, postgres: Postgres, definitions: Definitions, stored: list[Stored], *, is_first: bool) -> None:
         self.options = options
         self.size = size
         self.postgres = postgres
         self.definitions = definitions
         self.stored = stored
+        self.is_first = is_first
         self.server: Running | None = None
         self._runs = 0
         # A minute of room: the server's ids are of its own clock.
@@ -100,7 +101,7 @@ def workers() -> int:
 
 
 @asynccontextmanager
-async def stage(options: Options, size: str) -> AsyncIterator[Stage]:
+async def stage(options: Options, size: str, *, is_first: bool = True) -> AsyncIterator[Stage]:
     """Started, filled, and stopped. Raises PortInUse, NotDurable, EmbeddedError, RuntimeError."""
     require_free(options.ports)
     async with temporary_postgres(options.directory) as postgres, serving(postgres.url, options.port) as server:
@@ -109,7 +110,7 @@ async def stage(options: Options, size: str) -> AsyncIterator[Stage]:
         await fill(postgres.url, definitions, count, datetime.now(UTC))
         await bare.make_table(postgres.url)
         await plain.make_tables(postgres.url)
-        built = Stage(options, size, postgres, definitions, await sample(postgres.url, count))
+        built = Stage(options, size, postgres, definitions, await sample(postgres.url, count), is_first=is_first)
         await built.drained()
         built.server = server
         yield built

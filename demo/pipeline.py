@@ -2,16 +2,24 @@
 
 Five services with forty versions each go through a pipeline: build, scan, test, sign, deploy to staging, approve. Two groups decide: *release* (the
 first four) and *production* (all six). Some versions fail a step; most are repaired, some are given up, one is never signed. About a thousand
-events in all. At the end the story is told: what happened to one artifact, why another may not be released, and what a pipeline gets as exit codes.
-XZEPR_URL: the server, by default http://127.0.0.1:8042. The same seed makes the same year; each run makes receivers and groups of its own, so it
-can be run again.
+events in all. At the end the story is told: what happened to one artifact, why another may not be released, and what a pipeline gets as exit
+codes.
+
+XZEPR_URL: the server, by default http://127.0.0.1:8042. It logs in by XZEPR_USERNAME and XZEPR_PASSWORD, else by the first login that `make run`
+wrote into its state directory, else it asks; it makes itself an API key for what it does, and revokes it at the end. The same seed makes the same
+year; each run makes receivers and groups of its own, so it can be run again.
 """
 
+import json
 import os
 import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from getpass import getpass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +27,8 @@ import httpx2
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from xzepr.embedded import default_state_dir
 
 SEED = 2026
 VERSIONS = 40
@@ -82,6 +92,7 @@ CONTENT: dict[str, dict[str, Any]] = {
 }
 # What a failed step says.
 FAILED: dict[str, dict[str, Any]] = {"scan": {"critical": 2}, "test": {"passed": 810, "failed": 2}}
+SCOPES = ["event:create", "event:read", "receiver:create", "group:create", "group:read"]
 # The artifacts that the story is about: one repaired and in production, one never signed.
 REPAIRED, UNSIGNED = ("checkout", "1.17.0"), ("mailer", "1.39.0")
 
@@ -198,15 +209,59 @@ def tell(pipeline: Pipeline, console: Console) -> None:
     console.print(f"  {pipeline.status('release', service, version)['summary']}\n", soft_wrap=True)
     console.print("[bold]What a pipeline gets[/] from `xzepr group status … --assert`:")
     for service, version in (REPAIRED, UNSIGNED):
-        console.print(f"  {service} {version}: exit code {exit_code(pipeline.groups['release'], service, version, str(pipeline.http.base_url))}")
+        console.print(f"  {service} {version}: exit code {exit_code(pipeline.groups['release'], service, version, pipeline.http)}")
 
 
-def exit_code(group_id: str, service: str, version: str, url: str) -> int:
-    """Of the command line, asked as a pipeline asks it."""
+def exit_code(group_id: str, service: str, version: str, http: httpx2.Client) -> int:
+    """Of the command line, asked as a pipeline asks it: with an API key in its environment."""
     command = [str(Path(sys.executable).with_name("xzepr")), "group", "status", group_id, "--assert"]
     for field, value in artifact(service, version).items():
         command += [f"--{field.replace('_', '-')}", value]
-    return subprocess.run(command, env={**os.environ, "XZEPR_URL": url}, capture_output=True, check=False).returncode
+    environ = {**os.environ, "XZEPR_URL": str(http.base_url), "XZEPR_API_KEY": http.headers["X-API-Key"]}
+    return subprocess.run(command, env=environ, capture_output=True, check=False).returncode
+
+
+def find_login() -> tuple[str, str]:
+    """Name and password: of the environment, of the first login, or of the person at the terminal."""
+    username, password = os.environ.get("XZEPR_USERNAME"), os.environ.get("XZEPR_PASSWORD")
+    if username and password:
+        return username, password
+    state_dir = os.environ.get("XZEPR__SERVER__STATE_DIR")
+    file = (Path(state_dir) if state_dir else default_state_dir()) / "first-login.json"
+    try:
+        kept = json.loads(file.read_text("utf-8"))
+        return kept["username"], kept["password"]
+    except (OSError, ValueError, KeyError, TypeError):
+        if not sys.stdin.isatty():
+            raise SystemExit("Who are you? Set XZEPR_USERNAME and XZEPR_PASSWORD.") from None
+    print("The first login was shown when the server started.")
+    return input("Username [admin]: ") or "admin", getpass()
+
+
+@contextmanager
+def logged_in(http: httpx2.Client) -> Iterator[None]:
+    """With an API key for what is done here, which is revoked at the end, as is the login."""
+    username, password = find_login()
+    pair = checked(http.post("/xzepr/api/v1/auth/login", json={"username": username, "password": password}), "log in")
+    login = {"Authorization": f"Bearer {pair['access_token']}"}
+    # Should nobody come to revoke it.
+    ends_at = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    wanted = {"name": "make demo", "scopes": SCOPES, "expires_at": ends_at}
+    key = checked(http.post("/xzepr/api/v1/api-keys", json=wanted, headers=login), "make an API key")
+    http.headers["X-API-Key"] = key["key"]
+    try:
+        yield
+    finally:
+        del http.headers["X-API-Key"]
+        http.delete(f"/xzepr/api/v1/api-keys/{key['id']}", headers=login).raise_for_status()
+        http.post("/xzepr/api/v1/auth/logout", headers=login).raise_for_status()
+
+
+def checked(answer: httpx2.Response, what: str) -> dict[str, Any]:
+    """The answer's object; what the server says against it ends the demo."""
+    if not answer.is_success:
+        raise SystemExit(f"cannot {what}: {answer.status_code} {answer.text}")
+    return dict(answer.json())
 
 
 def main() -> int:
@@ -214,9 +269,9 @@ def main() -> int:
     url = os.environ.get("XZEPR_URL", "http://127.0.0.1:8042")
     console = Console()
     console.print(f"A year of releases on {url}\n")
-    started_s = time.monotonic()
     try:
-        with httpx2.Client(base_url=url, timeout=30) as http:
+        with httpx2.Client(base_url=url, timeout=30) as http, logged_in(http):
+            started_s = time.monotonic()
             pipeline = Pipeline(http)
             ends = live_a_year(pipeline, console)
             took_s = time.monotonic() - started_s

@@ -80,6 +80,24 @@ class Unauthenticated(XzeprError):
     status = 401
 
 
+class InvalidCredentials(Unauthenticated):
+    """The name or the password is wrong."""
+
+    code = "invalid_credentials"
+
+
+class InvalidToken(Unauthenticated):
+    """The token does not count."""
+
+    code = "invalid_token"
+
+
+class LoginFailed(Unauthenticated):
+    """The login did not succeed."""
+
+    code = "login_failed"
+
+
 class PermissionDenied(XzeprError):
     """The principal lacks the permission."""
 
@@ -128,6 +146,12 @@ class InFlight(Conflict):
     code = "in_flight"
 
 
+class RefreshSuperseded(Conflict):
+    """The refresh token was turned in a moment ago; use the pair that was answered then."""
+
+    code = "refresh_superseded"
+
+
 class PositionExpired(XzeprError):
     """The stream no longer reaches back to that position."""
 
@@ -170,8 +194,21 @@ class ValidationTooCostly(XzeprError):
     status = 422
 
 
+class TooManyAttempts(XzeprError):
+    """Too many wrong logins; try again later."""
+
+    code = "too_many_attempts"
+    status = 429
+
+
 class Unavailable(XzeprError):
     """A part that this needs is down; try again."""
 
     code = "unavailable"
     status = 503
+
+
+class ProviderUnavailable(Unavailable):
+    """The login provider does not answer as it should; try again."""
+
+    code = "provider_unavailable"

@@ -6,6 +6,7 @@ import asyncpg
 import msgspec
 
 from xzepr import __version__
+from xzepr.auth.oidc import Oidc
 from xzepr.auth.permissions import PUBLIC
 from xzepr.db.migrate import known_migrations
 from xzepr.db.pool import Database
@@ -62,22 +63,23 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     dialect: str
 
 
-async def check(database: Database) -> Health:
-    """One look at the database; never raises for a part that is down."""
+async def check(database: Database, oidc: Oidc | None = None) -> Health:
+    """One look at the database; never raises for a part that is down. oidc: of which the last exchange with the provider counts."""
+    provider: State = "disabled" if oidc is None else "healthy" if oidc.provider.is_reachable else "degraded"
     try:
         async with database.connection() as connection:
             row = await connection.fetchrow(queries["health"])
     except (Unavailable, asyncpg.UndefinedTableError):
-        return Health(status="unhealthy", components=Components(database="unhealthy", migrations="unhealthy", relay="unhealthy"))
+        return Health(status="unhealthy", components=Components(database="unhealthy", migrations="unhealthy", relay="unhealthy", oidc=provider))
     assert row is not None
     current = row["migration"] == known_migrations()[-1].number
     leads = bool(row["sequencer_leads"])
-    parts = Components(database="healthy", migrations="healthy" if current else "degraded", relay="healthy" if leads else "degraded")
-    return Health(status="healthy" if current and leads else "degraded", components=parts)
+    parts = Components(database="healthy", migrations="healthy" if current else "degraded", relay="healthy" if leads else "degraded", oidc=provider)
+    return Health(status="healthy" if current and leads and provider != "degraded" else "degraded", components=parts)
 
 
 async def show_health(call: Call[House]) -> Answer:
-    health = await check(call.house.database)
+    health = await check(call.house.database, call.house.oidc)
     return Answer(health, status=503 if health.status == "unhealthy" else 200)
 
 

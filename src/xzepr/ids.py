@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from hashlib import sha256
 from typing import NewType, TypeVar
 
 from xzepr.clock import unix_ms
@@ -21,6 +22,10 @@ MessageId = NewType("MessageId", str)
 UserId = NewType("UserId", str)
 HoldId = NewType("HoldId", str)
 DispositionId = NewType("DispositionId", str)
+FamilyId = NewType("FamilyId", str)
+ApiKeyId = NewType("ApiKeyId", str)
+RedactionId = NewType("RedactionId", str)
+AuditId = NewType("AuditId", str)
 
 Id = TypeVar("Id", bound=str)
 
@@ -49,6 +54,13 @@ def mint(kind: Callable[[str], Id]) -> Id:
         _last += 1
         _last_ms = _last >> 80
     return kind(_text(_last))
+
+
+def derived(kind: Callable[[str], Id], *names: str) -> Id:
+    """The id of what has its names from elsewhere: the same names, the same id, everywhere and always. Its clock reading means nothing."""
+    # Each name with its length in front, so that ("ab", "c") and ("a", "bc") differ.
+    told = b"".join(len(encoded).to_bytes(8, "big") + encoded for encoded in (name.encode("utf-8", "surrogatepass") for name in names))
+    return kind(_text(int.from_bytes(sha256(told).digest()[:16], "big")))
 
 
 def parse(kind: Callable[[str], Id], text: str, pointer: str | None = None) -> Id:

@@ -92,16 +92,19 @@ def faults_of(value: Any, hint: Any, pointer: str) -> Iterator[Fault]:
         yield from faults_of(each, inner, f"{pointer}/{escape(str(key))}")
 
 
-def decode_query(query_string: bytes, wanted: type[S]) -> S:
+def decode_query(query_string: bytes, wanted: type[S], *, others: bool = False) -> S:
     """From the raw query. Raises InvalidInput (InvalidId when only ids are wrong) with every parameter that is unknown, given twice, or no good.
 
     A field whose type is an id of ours is parsed as one. null cannot be written here: a parameter that has no value is left out.
+    others: parameters that are not ours are passed over.
     """
     fields = _fields(wanted)
     values: dict[str, Any] = {}
     faults: list[Fault] = []
     only_ids = True
     for name, text in _pairs(query_string):
+        if others and name not in fields:
+            continue
         try:
             field, hint = _field_named(name, fields, values)
             values[field.name] = None

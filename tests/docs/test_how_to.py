@@ -3,10 +3,9 @@
 The emulations know only what the snippets use: the order of steps, what still runs after a failure, and the variables that the system sets.
 """
 
-import os
+import json
 import re
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import httpx2
 import pytest
 import yaml
 
-from support.installation import Installation
+from support.installation import XZEPR
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how_to" / "gate_a_release_in_ci.md").read_text("utf-8")
 COMMIT = "4e1243bd22c66e76c2ba9eddc1f91394e57f9f83"
@@ -35,6 +34,7 @@ class Workspace:
 
     path: Path
     environ: dict[str, str]
+    api_key: str
     codes: list[int] = field(default_factory=list)
     on_waiting: Callable[[], None] | None = None
 
@@ -89,7 +89,9 @@ def github(text: str, workspace: Workspace, variables: dict[str, str]) -> None:
             continue
 
         def resolve(values: dict[str, str], outcomes: dict[str, str] = outcomes) -> dict[str, str]:
-            known = {f"vars.{key}": value for key, value in variables.items()} | {f"steps.{key}.outcome": value for key, value in outcomes.items()}
+            known = {f"{kind}.{key}": value for kind in ("vars", "secrets") for key, value in variables.items()} | {
+                f"steps.{key}.outcome": value for key, value in outcomes.items()
+            }
             return {key: re.sub(r"\$\{\{ (\S+) \}\}", lambda match: known[match[1]], value) for key, value in values.items()}
 
         well = True
@@ -122,6 +124,9 @@ def gitlab(text: str, workspace: Workspace, variables: dict[str, str]) -> None:
 def jenkins(text: str, workspace: Workspace, variables: dict[str, str]) -> None:
     """`sh` steps in their order; those under `post` also after a failure. In Groovy a backslash before a line break joins the lines."""
     assert text.count("{") == text.count("}")
+    # A credential reaches the steps only where the pipeline asks for it.
+    asked_for = dict(re.findall(r"^ +([A-Z_]+) = credentials\('([^']*)'\)$", text, re.MULTILINE))
+    variables = {name: value for name, value in variables.items() if name != "XZEPR_API_KEY" or asked_for.get(name) == "xzepr-api-key"}
     fixed = dict(re.findall(r"^ +([A-Z_]+) = '([^']*)'$", text, re.MULTILINE))
     post = re.search(r"^( +)post \{$.*?^\1\}$", text, re.DOTALL | re.MULTILINE)
     assert post is not None
@@ -178,27 +183,39 @@ SYSTEMS = ("github", "gitlab", "jenkins")
 
 
 @pytest.fixture(scope="module")
-def environ(shared_installation: Installation) -> dict[str, str]:
-    here = str(Path(sys.executable).parent)
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("XZEPR", "GITHUB_", "CI", "BUILD_", "GIT_"))}
-    return {**inherited, "PATH": f"{here}{os.pathsep}{os.environ['PATH']}", "XZEPR_URL": shared_installation.url}
+def environ(reader: dict[str, str]) -> dict[str, str]:
+    """Of a job: nobody has logged in there, and the key comes from the CI system."""
+    inherited = {name: value for name, value in reader.items() if not name.startswith(("GITHUB_", "CI", "BUILD_", "GIT_"))}
+    return {**inherited, "XDG_CONFIG_HOME": "/nonexistent"}
 
 
 @pytest.fixture(scope="module")
-def receivers(shared_installation: Installation, environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def receivers(reader: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Made by the page's own block; ids by name."""
     applying = blocks("Before you start", "sh")
     assert len(applying) == 1
     for _ in range(2):
-        subprocess.run(["bash", "-euc", applying[0]], cwd=tmp_path_factory.mktemp("gates"), env=environ, check=True, timeout=60)
-    found = httpx2.get(f"{shared_installation.url}/api/v1/receivers").json()["data"]
+        subprocess.run(["bash", "-euc", applying[0]], cwd=tmp_path_factory.mktemp("gates"), env=reader, check=True, timeout=60)
+    listing = subprocess.run([XZEPR, "receiver", "list", "--json"], env=reader, capture_output=True, check=True, timeout=60)
+    found = json.loads(listing.stdout)
     assert sorted(each["name"] for each in found) == ["signature", "unit tests"], "the second time nothing is made"
     return {each["name"]: each["id"] for each in found}
 
 
+@pytest.fixture(scope="module")
+def api_key(reader: dict[str, str]) -> str:
+    """With the scopes that the page asks for."""
+    told = re.search(r"\[API key\]\(api_keys_for_ci\.md\) with the scopes (.*?), which", PAGE, re.DOTALL)
+    assert told is not None
+    scopes = [f"--scope={scope}" for scope in re.findall(r"`([a-z:]+)`", told[1])]
+    assert len(scopes) == 4
+    create = [XZEPR, "api-key", "create", "--name", "jobs", *scopes]
+    return subprocess.run(create, env=reader, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+
+
 @pytest.fixture
-def workspace(tmp_path: Path, environ: dict[str, str], receivers: dict[str, str]) -> Workspace:
-    made = Workspace(tmp_path, environ)
+def workspace(tmp_path: Path, environ: dict[str, str], receivers: dict[str, str], api_key: str) -> Workspace:
+    made = Workspace(tmp_path, environ, api_key)
     made.script("test.sh", """echo '{"passed": 812, "failed": 0}' > test-results.json""")
     made.script("promote.sh", "touch promoted")
     return made
@@ -213,9 +230,8 @@ def carry_out(ci: System, workspace: Workspace, *, wait: str | None = None) -> N
     """The page's snippet in that system; wait: instead of the page's ten minutes."""
     (text,) = blocks(ci.heading, ci.language)
     assert "--wait 10m --assert" in text
-    ci.emulate(
-        text if wait is None else text.replace("--wait 10m", f"--wait {wait}"), workspace, {**ci.environ, "XZEPR_URL": workspace.environ["XZEPR_URL"]}
-    )
+    settings = {"XZEPR_URL": workspace.environ["XZEPR_URL"], "XZEPR_API_KEY": workspace.api_key}
+    ci.emulate(text if wait is None else text.replace("--wait 10m", f"--wait {wait}"), workspace, {**ci.environ, **settings})
 
 
 def events_of(http: httpx2.Client, ci: System) -> list[dict[str, Any]]:
@@ -272,7 +288,7 @@ def test_a_server_that_is_away_stops_the_release(name: str, workspace: Workspace
 
 
 def exit_code(workspace: Workspace, script: str, **environ: str) -> int:
-    workspace.run(script, "bash", "-u", **environ)
+    workspace.run(script, "bash", "-u", **{"XZEPR_API_KEY": workspace.api_key, **environ})
     return workspace.codes[-1]
 
 
@@ -289,8 +305,8 @@ def test_the_exit_codes_are_those_of_the_page(workspace: Workspace) -> None:
 
 
 def test_the_functions_for_curl_return_the_same_codes(workspace: Workspace) -> None:
-    ids, functions, in_a_job = blocks("With curl alone", "sh")
-    known = f"set -eu\n{ids}\n{functions}\nset +e\n"
+    key, ids, functions, in_a_job = blocks("With curl alone", "sh")
+    known = f"set -eu\n{key}\n{ids}\n{functions}\nset +e\n"
     assert exit_code(workspace, f"{known}VERSION=curl-1\n{in_a_job}") == 0
     assert exit_code(workspace, f"{known}VERSION=curl-2\nxzepr_gate 0") == 3
     assert exit_code(workspace, f"{known}VERSION=curl-3\nxzepr_gate 1") == 4

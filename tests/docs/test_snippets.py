@@ -3,10 +3,8 @@
 The tutorial has a test of its own, which looks at what it prints. A block that is not for running is marked `text`.
 """
 
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
 from itertools import count, pairwise
@@ -16,8 +14,6 @@ from urllib.parse import unquote
 import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-
-from support.installation import Installation
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -45,18 +41,17 @@ WITH_SHELL = [page for page in PAGES if page.is_relative_to(DOCS) and not page.i
 
 
 def test_there_is_something_to_run() -> None:
-    assert {"docs/reference/api.md", "docs/reference/cli.md", "docs/how_to/gate_a_release_in_ci.md"} <= {named(page) for page in WITH_SHELL}
+    assert {"docs/reference/api.md", "docs/reference/cli.md", "docs/how_to/gate_a_release_in_ci.md", "docs/how_to/api_keys_for_ci.md"} <= {
+        named(page) for page in WITH_SHELL
+    }
 
 
 @pytest.mark.parametrize("page", WITH_SHELL, ids=named)
-def test_the_shell_blocks_of_a_page_run_in_their_order(page: Path, shared_installation: Installation, tmp_path: Path) -> None:
+def test_the_shell_blocks_of_a_page_run_in_their_order(page: Path, reader: dict[str, str], tmp_path: Path) -> None:
     # One shell, so that a later block may use what an earlier one set; -e, so that a command that fails ends it.
     script = "".join(f"\necho '@@@ block {number}' >&2\n{block}" for number, block in enumerate(blocks(page, "sh"), start=1))
-    here = str(Path(sys.executable).parent)
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("XZEPR")}
-    environ = {**inherited, "PATH": f"{here}{os.pathsep}{os.environ['PATH']}", "XZEPR_URL": shared_installation.url, "COLUMNS": "150"}
     command = ["bash", "-eu", "-o", "pipefail", "-c", script]
-    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=reader, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, f"{named(page)} ended with {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 

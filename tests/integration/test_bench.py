@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from benchmarks.__main__ import main
 from benchmarks.fill import stored_nvrpp
 from benchmarks.load import Plan, run_load
-from benchmarks.report import percentile, read
+from benchmarks.report import CREDENTIALS, percentile, read
 from benchmarks.requests import CREATED, post_numbered
 from benchmarks.rows import all_rows
 from benchmarks.server import PortInUse, require_free
@@ -51,7 +51,7 @@ def test_a_tiny_run_has_every_row_and_no_errors(tmp_path: Path) -> None:
     assert latest.exists(), done.stdout + done.stderr
     report = read(latest)
     posts = [f"post c={connections} no group" for connections in (1, 16, 64, 256)]
-    names = ["get by id", "list 50", "timeline", "status", *posts, "post c=64 group of three", "batch 1000", "post to sse", "sequencer"]
+    names = ["get by id", "list 50", "timeline", "status", *posts, "post c=64 group of three", "batch 1000", *CREDENTIALS, "post to sse", "sequencer"]
     assert sorted(row.name for row in report.rows) == sorted(f"{name} 1k" for name in names)
     measured = [row for row in report.rows if not row.note.startswith("absent")]
     assert [(row.name, row.errors, row.note) for row in measured if row.errors] == [], done.stdout

@@ -17,36 +17,11 @@ import httpx2
 import pytest
 
 from support.cast import event, make_group, make_receiver, post_event
+from support.cli import Cli
 from support.installation import XZEPR, Installation
 
 _numbers = itertools.count(1)
 ULID_CHARS = 26
-
-
-class Cli:
-    """`xzepr` with XZEPR_URL set to the installation."""
-
-    def __init__(self, url: str) -> None:
-        # Like a CI job's environment: no terminal, no width, nothing of the test run's own.
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("XZEPR") and name not in ("COLUMNS", "FORCE_COLOR", "TERM")}
-        self.environ = {**kept, "XZEPR_URL": url}
-
-    def run(self, *arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
-        return subprocess.run([XZEPR, *arguments], env=self.environ, input=stdin, capture_output=True, text=True, timeout=60, check=False)
-
-    def ok(self, *arguments: str, stdin: str = "") -> str:
-        done = self.run(*arguments, stdin=stdin)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    def json(self, *arguments: str) -> Any:
-        return json.loads(self.ok(*arguments, "--json"))
-
-    def fails(self, code: int, *arguments: str, stdin: str = "") -> str:
-        """Standard error."""
-        done = self.run(*arguments, stdin=stdin)
-        assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
-        return done.stderr
 
 
 @pytest.fixture

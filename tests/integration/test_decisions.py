@@ -91,7 +91,8 @@ class World:
     async def reset(self) -> None:
         async with self.database.connection() as connection:
             await connection.execute(
-                "truncate evaluations, events, outbox, stream, gate_heads, group_states, sequenced_groups, event_receiver_group_versions, event_receiver_groups"
+                """truncate evaluations, events, outbox, stream, gate_heads, group_states, sequenced_groups, group_members,
+                event_receiver_group_versions, event_receiver_groups"""
             )
             await connection.execute("update sequencer set epoch = 1, expires_at = '-infinity', last_position = 0")
         self.groups.clear()
@@ -145,7 +146,7 @@ class World:
 
     async def delete(self, place: int) -> None:
         if len(self.groups) > 1:
-            await delete_group(self.database, self.groups.pop(place % len(self.groups)), IfMatch.of(None), clock.now())
+            await delete_group(self.database, ALICE, self.groups.pop(place % len(self.groups)), IfMatch.of(None), clock.now())
 
     async def evaluate(self, place: int, artifact: int) -> None:
         if not self.groups:

@@ -5,6 +5,7 @@ import json
 import socket
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,7 +19,7 @@ from support.installation import Installation, installation
 from xzepr.app import build_app, build_hot_route, build_house
 from xzepr.auth.permissions import Role
 from xzepr.settings import Settings
-from xzepr.settings.model import Auth, DatabaseSettings
+from xzepr.settings.model import Auth, DatabaseSettings, Server
 from xzepr.web.hot import HotProtocol
 
 # A header that the short way does not know: the ordinary one is taken.
@@ -218,8 +219,8 @@ async def test_an_event_whose_client_leaves_is_stored(shared_installation: Insta
     assert http.post("/api/v1/events", json=event(receiver)).status_code == 201
 
 
-async def test_idle_connections_are_closed_and_busy_ones_are_not(database_url: str) -> None:
-    settings = Settings(database=DatabaseSettings(url=database_url), auth=Auth(anonymous_roles=[Role.ADMIN]))
+async def test_idle_connections_are_closed_and_busy_ones_are_not(database_url: str, tmp_path: Path) -> None:
+    settings = Settings(server=Server(state_dir=str(tmp_path)), database=DatabaseSettings(url=database_url), auth=Auth(anonymous_roles=[Role.ADMIN]))
     house = build_house(settings, connections_min=1, connections_max=2)
     app = build_app(house)
     protocol = partial(HotProtocol, hot=build_hot_route(house, app))

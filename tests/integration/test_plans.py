@@ -18,6 +18,7 @@ import pytest
 
 from benchmarks.fill import Definitions, Stored, fill, sample
 from support import old
+from support.users import make_users
 from xzepr import clock
 from xzepr.app import ROUTES, build_app, build_house
 from xzepr.auth.permissions import Role
@@ -60,6 +61,12 @@ STATEMENTS = {
     "/api/v1/groups/{id}/status": 1,
     "/api/v1/groups/{id}/artifacts": 4,
     "/api/v1/groups/{id}/artifacts?complete": 4,
+    "/api/v1/groups/{id}/members": 4,
+    "/api/v1/admin/users": 1,
+    "/api/v1/admin/users?username": 1,
+    "/api/v1/admin/users/{id}": 1,
+    "/api/v1/admin/audit": 5,
+    "/api/v1/admin/audit?actor,act": 8,
     "/api/v1/stream/position": 1,
 }
 
@@ -73,6 +80,7 @@ class Bench:
     definitions: Definitions
     stored: list[Stored]
     asked: list[tuple[str, tuple[Any, ...]]]
+    user_id: str
 
     def requests(self) -> dict[str, str]:
         """Name to address; the names of STATEMENTS."""
@@ -103,10 +111,15 @@ class Bench:
             "/api/v1/groups/{id}/status": five,
             "/api/v1/groups/{id}/artifacts": {},
             "/api/v1/groups/{id}/artifacts?complete": {"complete": "true"},
+            "/api/v1/groups/{id}/members": {},
+            "/api/v1/admin/users": {},
+            "/api/v1/admin/users?username": {"username": "nobody"},
+            "/api/v1/admin/audit": {},
+            "/api/v1/admin/audit?actor,act": {"actor": receiver, "act": "user.*"},
         }
         named = {name: f"{name.partition('?')[0]}?{urlencode(query)}" for name, query in lists.items()}
-        bare = ("/api/v1/events/{id}", "/api/v1/receivers/{id}", "/api/v1/groups/{id}", "/api/v1/stream/position")
-        ids = {"events": event.id, "receivers": receiver, "groups": group}
+        bare = ("/api/v1/events/{id}", "/api/v1/receivers/{id}", "/api/v1/groups/{id}", "/api/v1/admin/users/{id}", "/api/v1/stream/position")
+        ids = {"events": event.id, "receivers": receiver, "groups": group, "admin": self.user_id}
         return {name: path.replace("{id}", ids.get(name.split("/")[3], "")) for name, path in {**named, **{each: each for each in bare}}.items()}
 
     async def ask(self, path: str) -> list[tuple[str, tuple[Any, ...]]]:
@@ -138,6 +151,7 @@ async def bench(database: Database, database_url: str) -> AsyncIterator[Bench]:
     definitions = Definitions(receivers, await old.make_group(database, receivers[:3]))
     await old.sequence(database)
     await fill(database_url, definitions, EVENTS, clock.now())
+    user_id = (await make_users(database_url, ["alice"]))["alice"]
     house = build_house(
         Settings(database=DatabaseSettings(url=database_url), auth=Auth(anonymous_roles=[Role.ADMIN])), connections_min=1, connections_max=2
     )
@@ -147,7 +161,7 @@ async def bench(database: Database, database_url: str) -> AsyncIterator[Bench]:
     transport = httpx2.ASGITransport(app=app, client=("127.0.0.1", 1234))
     async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
         with listened(asked):
-            yield Bench(database_url, http, definitions, await sample(database_url, EVENTS), asked)
+            yield Bench(database_url, http, definitions, await sample(database_url, EVENTS), asked, user_id)
     await house.tail.close()
     await house.checker.close()
     await house.database.close()

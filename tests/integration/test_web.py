@@ -16,8 +16,9 @@ import uvicorn
 from starlette.responses import StreamingResponse
 from starlette.types import ASGIApp, Message
 
+from support.callers import OnlyAnonymous
 from xzepr import ids
-from xzepr.auth.permissions import PUBLIC, Permission
+from xzepr.auth.permissions import AUTHENTICATED, PUBLIC, Permission
 from xzepr.errors import Conflict, InvalidInput, PermissionDenied, PositionExpired, Unavailable
 from xzepr.fields import ShortText
 from xzepr.ids import EventId
@@ -49,6 +50,17 @@ class Filter(msgspec.Struct, kw_only=True, frozen=True):
     limit: int = 50
 
 
+class Noted:
+    """Refusals, in order, in place of those that are counted for the audit log."""
+
+    def __init__(self) -> None:
+        self.routes: list[tuple[str, ...]] = []
+
+    def note(self, _principal: Any, act: str, _object_id: str | None, where: tuple[str, ...]) -> None:
+        assert act == "access.denied"
+        self.routes.append(where)
+
+
 @dataclass
 class Bench:
     """What the test routes touch."""
@@ -56,6 +68,7 @@ class Bench:
     calls: list[Call[Any]] = field(default_factory=list)
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
     lifespans: list[str] = field(default_factory=list)
+    denials: Noted = field(default_factory=Noted)
 
 
 async def post_thing(call: Call[Bench]) -> Answer:
@@ -113,7 +126,7 @@ TABLE = (
     route("DELETE", "/api/v1/things/{id}", delete_thing, Permission.EVENT_DELETE, path_params={"id": EventId}, status=204),
     # Behind the one with an id, and yet found.
     route("GET", "/api/v1/things/newest", show_newest, Permission.EVENT_READ, answer=Thing),
-    route("GET", "/fail", fail, PUBLIC, query=Filter, answer=Thing),
+    route("GET", "/fail", fail, AUTHENTICATED, query=Filter, answer=Thing),
     route("GET", "/stream", stream, PUBLIC, query=Filter, answer=str, media_type="text/event-stream"),
 )
 
@@ -129,7 +142,9 @@ def make_app(bench: Bench, **changes: Any) -> ASGIApp:
 
     settings = msgspec.convert({"auth": {"anonymous_roles": ["admin"]}, **changes}, Settings)
     table = [*TABLE, *pages.routes(TABLE)]
-    return build_asgi(table, house=bench, settings=settings, lifespan=lifespan, static_directory=pages.STATIC_DIRECTORY)
+    return build_asgi(
+        table, house=bench, settings=settings, authenticator=OnlyAnonymous(settings), lifespan=lifespan, static_directory=pages.STATIC_DIRECTORY
+    )
 
 
 def client_of(app: ASGIApp, peer: str = "127.0.0.1") -> httpx2.AsyncClient:
@@ -426,6 +441,24 @@ async def test_caller_who_lacks_the_permission_is_403_that_names_it(bench: Bench
         assert (await http.get("/api/v1/things")).status_code == 200
         found = problem(await http.delete(f"/api/v1/things/{THING_ID}"), 403, "permission_denied")
         assert "event:delete" in found["detail"]
+
+
+async def test_refusals_are_counted_by_route_and_method(bench: Bench) -> None:
+    async with client_of(make_app(bench, auth={"anonymous_roles": ["event_viewer"]})) as http:
+        await http.get("/api/v1/things")
+        await http.delete(f"/xzepr/api/v1/things/{THING_ID}")
+        await http.post("/api/v1/things", json=BODY)
+        # The handler refuses: not the owner.
+        problem(await http.get("/fail", params={"name": "denied"}), 403, "permission_denied")
+        problem(await http.post("/api/v1/things", json=BODY, headers={"Origin": "https://evil.example"}), 403, "foreign_origin")
+    async with client_of(make_app(bench), peer="192.0.2.1") as http:
+        problem(await http.get("/api/v1/things"), 401, "unauthenticated")
+    assert bench.denials.routes == [
+        ("/api/v1/things/{id}", "DELETE"),
+        ("/api/v1/things", "POST"),
+        ("/fail", "GET"),
+        ("/api/v1/things", "GET"),
+    ]
 
 
 async def test_faults_are_not_told_to_those_who_may_not_ask(bench: Bench) -> None:

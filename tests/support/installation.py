@@ -3,9 +3,11 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -23,9 +25,11 @@ class Installation:
     def __init__(
         self, environ: dict[str, str], arguments: tuple[str, ...] = ("serve",), command: tuple[str, ...] = (XZEPR,), **options: object
     ) -> None:
+        self._state_dir = tempfile.mkdtemp(prefix="xzepr-state-")
         self.environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith("XZEPR")},
             "XZEPR__SERVER__PORT": "0",
+            "XZEPR__SERVER__STATE_DIR": self._state_dir,
             "XZEPR__AUTH__ANONYMOUS_ROLES": "admin",
             **environ,
         }
@@ -100,6 +104,7 @@ class Installation:
         self._listener.join(10)
         if self.process.stdout is not None:
             self.process.stdout.close()
+        shutil.rmtree(self._state_dir, ignore_errors=True)
 
 
 @contextlib.contextmanager

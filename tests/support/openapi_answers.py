@@ -20,9 +20,10 @@ STANDING: Final = frozenset(
     "date server content-type content-length transfer-encoding connection keep-alive cache-control vary x-accel-buffering x-content-type-options "
     "referrer-policy cross-origin-opener-policy content-security-policy".split()
 )
-# Faults that no schema can say: whether something is there, what the schema of a receiver in a batch says (alone it is 422), whether an object is a JSON Schema, whether two parameters go together.
+# Faults that no schema can say: whether something is there, what the schema of a receiver in a batch says (alone it is 422), whether an object is a JSON Schema, whether two parameters
+# go together, whether a password would be guessed, what the caller may do itself.
 _NOT_IN_THE_SCHEMA: Final = re.compile(
-    r"(/\d+)?/event_receiver_id|/\d+/payload(/.*)?|/event_receiver_ids/\d+|/schema(/.*)?|\?(after|offset|event_receiver_id|owner_id|from|to)"
+    r"(/\d+)?/event_receiver_id|/\d+/payload(/.*)?|/event_receiver_ids/\d+|/user_id|/schema(/.*)?|/password|/scopes/\d+|/expires_at|\?(after|offset|event_receiver_id|owner_id|from|to)"
 )
 
 

@@ -117,11 +117,11 @@ def moments() -> st.SearchStrategy[str]:
 
 
 class Requests:
-    """Strategies for one document."""
+    """Strategies for one document. without: beginnings of paths that are left out."""
 
-    def __init__(self, document: Json) -> None:
+    def __init__(self, document: Json, *, without: tuple[str, ...] = ()) -> None:
         self.document = document
-        self.operations = operations_of(document)
+        self.operations = [operation for operation in operations_of(document) if not operation.path.startswith(without)]
         self._strategies: dict[str, st.SearchStrategy[Any]] = {}
 
     def cases(self) -> st.SearchStrategy[Case]:
@@ -174,7 +174,7 @@ class Requests:
 
     def _path(self, operation: Operation) -> st.SearchStrategy[str]:
         names = [parameter["name"] for parameter in operation.parameters("path")]
-        given = st.fixed_dictionaries({name: any_id(_kind_of(operation)) for name in names})
+        given = st.fixed_dictionaries({name: any_id("user" if name == "user_id" else _kind_of(operation)) for name in names})
         slashes = st.sampled_from(["", "", "", "/"])
         # The contract has a second name; a service address has not.
         bases = st.sampled_from(["", "", "/xzepr"] if operation.path.startswith("/api/v1/") else [""])
@@ -224,16 +224,22 @@ class Requests:
     def _made(self, schema: Json, name: str) -> st.SearchStrategy[Any]:
         if name in ("event_receiver_id", "owner_id"):
             return any_id("receiver")
+        if name == "user_id":
+            return any_id("user")
         if name == "event_receiver_ids":
             return st.lists(known("receiver"), min_size=1, max_size=4, unique=True)
         if name == "after" and schema.get("type") == "string":
             return any_id("event")
         if name == "schema":
             return json_schemas()
+        if name == "password":
+            return st.sampled_from(["correct horse battery staple", "the rain in november", "short"])
+        if name in ("username", "email") and "pattern" in schema:
+            return st.from_regex(r"[a-z]{1,12}@[a-z]{1,12}" if name == "email" else r"[a-z0-9.-]{1,30}", fullmatch=True)
         if "enum" in schema:
             return st.sampled_from(schema["enum"])
         if "anyOf" in schema:
-            return st.one_of([self._of(branch, "") for branch in schema["anyOf"]])
+            return st.one_of([self._of(branch, name if name == "email" else "") for branch in schema["anyOf"]])
         match schema.get("type"):
             case "string" if schema.get("format") == "date-time":
                 return moments()
@@ -374,6 +380,8 @@ def _kind_of(operation: Operation) -> str:
     """Whose id stands in the path. What is changed or deleted is kept apart from the receivers that events are posted to."""
     if "/receivers/" in operation.path:
         return "receiver" if operation.method == "GET" else "spare"
+    if "/users/" in operation.path:
+        return "user"
     return "group" if "/groups/" in operation.path else "event"
 
 

@@ -11,6 +11,7 @@ import yaml
 from hypothesis import strategies as st
 from msgspec import inspect
 
+from support.signing import private_pem, public_pem, rsa_key
 from xzepr.settings import Loaded, SettingsError, load_settings
 from xzepr.settings.model import Knob
 
@@ -95,6 +96,6 @@ def ready_for_production(home: Home) -> dict[str, str]:
         "XZEPR_ENV": "production",
         "XZEPR__DATABASE__URL": URL,
         "XZEPR__SERVER__TRUSTED_PROXIES": "10.0.0.1",
-        "XZEPR__JWT__PRIVATE_KEY_PATH": str(home.write("private.pem", "key")),
-        "XZEPR__JWT__PUBLIC_KEY_PATH": str(home.write("public.pem", "key", 0o644)),
+        "XZEPR__JWT__PRIVATE_KEY_PATH": str(home.write("private.pem", private_pem(rsa_key()))),
+        "XZEPR__JWT__PUBLIC_KEY_PATH": str(home.write("public.pem", public_pem(rsa_key()), 0o644)),
     }

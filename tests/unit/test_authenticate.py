@@ -6,20 +6,20 @@ import msgspec
 import pytest
 from starlette.datastructures import Headers
 
-from xzepr.auth.authenticate import Authenticator
+from xzepr.auth.authenticate import Callers
 from xzepr.auth.permissions import Role
 from xzepr.settings import Settings
 
 PROXY = "10.0.0.1"
 
 
-def authenticator(**server: Any) -> Authenticator:
+def callers(**server: Any) -> Callers:
     plain = {"auth": {"anonymous_roles": ["admin"]}, "server": server}
-    return Authenticator(msgspec.convert(plain, Settings))
+    return Callers(msgspec.convert(plain, Settings))
 
 
 def is_anonymous_admin(peer: str | None, headers: dict[str, str] | None = None, **server: Any) -> bool:
-    return authenticator(**server).principal(peer, Headers(headers or {})).roles == {Role.ADMIN}
+    return callers(**server).anonymous(peer, Headers(headers or {}), None).roles == {Role.ADMIN}
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1"])
@@ -47,13 +47,13 @@ def test_trusted_proxy_tells_who_asks() -> None:
 def test_rightmost_hop_that_is_no_trusted_proxy_counts() -> None:
     spoofed = {"X-Forwarded-For": "127.0.0.1, 203.0.113.7, 10.0.0.2"}
     assert not is_anonymous_admin(PROXY, spoofed, trusted_proxies=["10.0.0.0/8"])
-    address = authenticator(trusted_proxies=["10.0.0.0/8"]).client_address(PROXY, Headers(spoofed))
+    address = callers(trusted_proxies=["10.0.0.0/8"]).client_address(PROXY, Headers(spoofed))
     assert str(address) == "203.0.113.7"
 
 
 def test_hops_in_several_header_lines_are_one_list() -> None:
     headers = Headers(raw=[(b"x-forwarded-for", b"127.0.0.1"), (b"x-forwarded-for", b"203.0.113.7")])
-    assert str(authenticator(trusted_proxies=[PROXY]).client_address(PROXY, headers)) == "203.0.113.7"
+    assert str(callers(trusted_proxies=[PROXY]).client_address(PROXY, headers)) == "203.0.113.7"
 
 
 @pytest.mark.parametrize("hops", ["", "unknown", "127.0.0.1, nonsense", "127.0.0.1:80", "10.0.0.9"])
@@ -66,6 +66,6 @@ def test_trusted_proxy_on_this_machine_is_no_caller_itself() -> None:
 
 
 def test_nobody_has_roles_when_none_are_set() -> None:
-    principal = Authenticator(Settings()).principal("127.0.0.1", Headers({}))
+    principal = Callers(Settings()).anonymous("127.0.0.1", Headers({}), None)
     assert principal.roles == frozenset()
     assert principal.id is None

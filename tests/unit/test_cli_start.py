@@ -33,7 +33,18 @@ def seconds_of(*arguments: str) -> float:
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("arguments", [("--help",), ("event", "--help"), ("group", "status", "--help"), ("--version",)])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("event", "--help"),
+        ("group", "status", "--help"),
+        ("login", "--help"),
+        ("admin", "--help"),
+        ("api-key", "--help"),
+        ("--version",),
+    ],
+)
 def test_help_comes_within_200_ms(arguments: tuple[str, ...]) -> None:
     seconds_of(*arguments)  # compiles what was never compiled
     measured = [seconds_of(*arguments) for _ in range(5)]
@@ -41,7 +52,19 @@ def test_help_comes_within_200_ms(arguments: tuple[str, ...]) -> None:
     assert statistics.median(measured) < START_MAX_S, measured
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["event", "--help"], ["group", "status", "--help"], ["apply", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["event", "--help"],
+        ["group", "status", "--help"],
+        ["apply", "--help"],
+        ["login", "--help"],
+        ["whoami", "--help"],
+        ["api-key", "create", "--help"],
+        ["admin", "create-user", "--help"],
+    ],
+)
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = f"from xzepr.cli.main import main\ntry:\n    main({arguments!r})\nexcept SystemExit as end:\n    assert end.code == 0\n"
     # The list of all commands has a line from each module; `config` and what it needs is older than the client's commands.

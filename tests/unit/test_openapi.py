@@ -238,7 +238,7 @@ def test_headers_follow_from_what_a_route_is() -> None:
         assert ("If-Match" in taken) == route.conditional
         assert ("Last-Event-ID" in taken) == (route.media_type == "text/event-stream")
         assert ("ETag" in given) == (route.path in conditional and route.answer is not None)
-        assert ("Location" in given) == (route.status == 201 and route.has_location)
+        assert ("Location" in given) == ((route.status == 201 and route.has_location) or route.status in route.redirects)
         assert "X-Request-ID" in given
 
 
@@ -262,6 +262,22 @@ def test_status_with_the_same_body_is_described_beside_its_problem() -> None:
     assert answers["503"]["content"].keys() == {"application/json", MEDIA_TYPE}
     assert answers["207"]["content"] == answers["200"]["content"]
     assert answers["200"]["content"].keys() == {"application/json"}
+
+
+def test_redirect_is_described_with_where_it_leads() -> None:
+    async def never(_: Any) -> Any:
+        raise AssertionError
+
+    own = {"method": "GET", "path": "/go", "handler": never, "permission": PUBLIC, "tag": "service", "summary": "Go"}
+    [beside, alone] = [
+        build_document([Route(**own, **more)])["paths"]["/go"]["get"]["responses"]
+        for more in ({"answer": InputFault, "redirects": (302,)}, {"status": 303, "redirects": (303,)})
+    ]
+    assert beside["200"]["content"].keys() == {"application/json"}
+    for answer in (beside["302"], alone["303"]):
+        assert answer["headers"].keys() == {"X-Request-ID", "Location"}
+        assert "content" not in answer
+    assert {"application/problem+json", "text/html"} == beside["400"]["content"].keys()
 
 
 def test_what_belongs_to_no_operation_is_described() -> None:
@@ -317,7 +333,17 @@ def test_codes_of_problems_are_unique_and_explained() -> None:
 
 @pytest.mark.parametrize("name", ["home.html", "docs.html", "problems.html"])
 def test_pages_load_nothing_from_elsewhere_and_hold_nothing_inline(name: str) -> None:
-    page = pages._page(name)
+    require_own(pages._page(name))
+
+
+def test_page_of_a_failure_shows_what_it_is_given_as_text() -> None:
+    page = pages.failure_page("Login failed", "<script>x</script>", "r1", again="/again")
+    require_own(page)
+    assert "&lt;script&gt;x&lt;/script&gt;" in page
+    assert 'href="/again"' in page
+
+
+def require_own(page: str) -> None:
     loaded = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert loaded
     assert all(address.startswith("/") and not address.startswith("//") for address in loaded)

@@ -43,6 +43,7 @@ def route(**changes: Any) -> Route:
         ({"permission": None}, "GET /things names neither a permission nor PUBLIC"),
         ({"permission": ()}, "GET /things names neither a permission nor PUBLIC"),
         ({"answer": None}, "GET /things names no type for its answer"),
+        ({"answer": None, "redirects": (302,)}, "GET /things names no type for its answer"),
         ({"method": "PUT"}, "PUT /things names no type for its body"),
         ({"method": "PATCH"}, "PATCH /things names no type for its body"),
         ({"body": Body}, "GET /things takes a body"),
@@ -69,6 +70,7 @@ def test_route_that_says_all_is_taken() -> None:
             route(method="POST", body=Body, status=201),
             route(method="DELETE", path="/things/{id}", path_params={"id": EventId}, answer=None, status=204),
             route(path="/open", permission=PUBLIC),
+            route(path="/on", answer=None, status=302, redirects=(302,)),
         ]
     )
 

@@ -99,6 +99,70 @@ def test_every_key_either_has_a_reader_or_says_that_its_part_is_not_there() -> N
     assert set(ignored) == checked_here
 
 
+OIDC = {
+    "XZEPR__AUTH__ENABLE_OIDC": "true",
+    "XZEPR__AUTH__KEYCLOAK__ISSUER_URL": "https://sso.example.com/realms/acme",
+    "XZEPR__AUTH__KEYCLOAK__CLIENT_ID": "xzepr",
+    "XZEPR__AUTH__KEYCLOAK__REDIRECT_URL": "http://localhost:8042/api/v1/auth/oidc/callback",
+    "XZEPR__AUTH__KEYCLOAK__ROLE_MAP": '{"ops": ["admin"]}',
+}
+
+
+def test_login_through_a_provider_needs_all_that_it_needs(home: Home) -> None:
+    assert home.load(**OIDC).warnings == []
+    assert [problem.partition(" (from")[0] for problem in home.problems(XZEPR__AUTH__ENABLE_OIDC="true")] == [
+        f"auth.keycloak.{name}: is missing; auth.enable_oidc needs it" for name in ("issuer_url", "client_id", "redirect_url")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "good"),
+    [
+        ("https://sso.example.com/realms/acme", True),
+        ("http://localhost:8080/realms/acme", True),
+        ("http://127.0.0.1:8080/realms/acme", True),
+        ("http://[::1]:8080/realms/acme", True),
+        ("http://sso.example.com/realms/acme", False),
+        ("http://127.0.0.1.example.com/realms/acme", False),
+        ("http://10.0.0.1/realms/acme", False),
+        ("https://user:password@sso.example.com/realms/acme", False),
+        ("https://sso.example.com/realms/acme#x", False),
+        ("ftp://sso.example.com/realms/acme", False),
+    ],
+)
+def test_the_provider_is_spoken_to_where_nobody_listens(home: Home, url: str, good: bool) -> None:
+    given = {**OIDC, "XZEPR__AUTH__KEYCLOAK__ISSUER_URL": url}
+    if good:
+        assert home.load(**given).settings.auth.keycloak.issuer_url == url
+    else:
+        (problem,) = home.problems(**given)
+        assert problem.startswith("auth.keycloak.issuer_url: ")
+        assert "password" not in problem
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://xzepr.example.com/api/v1/auth/oidc/callback", "must begin with https://"),
+        ("https://xzepr.example.com/", "does not end with /api/v1/auth/oidc/callback"),
+        ("https://xzepr.example.com/api/v1/auth/oidc/callback?x", "does not end with /api/v1/auth/oidc/callback"),
+    ],
+)
+def test_browsers_come_back_to_the_right_place_and_not_in_the_clear(home: Home, url: str, reason: str) -> None:
+    (problem,) = home.problems(**{**OIDC, "XZEPR__AUTH__KEYCLOAK__REDIRECT_URL": url})
+    assert problem.startswith(f"auth.keycloak.redirect_url: {reason}")
+
+
+def test_a_provider_that_leads_nowhere_warns(home: Home) -> None:
+    only = {"XZEPR__AUTH__KEYCLOAK__ISSUER_URL": OIDC["XZEPR__AUTH__KEYCLOAK__ISSUER_URL"]}
+    assert home.load(**only).warnings[0].startswith("auth.keycloak.issuer_url: has no effect: auth.enable_oidc is off")
+    without_map = {name: value for name, value in OIDC.items() if not name.endswith("ROLE_MAP")}
+    assert home.load(**without_map).warnings[0].startswith("auth.keycloak.role_map: is empty")
+    public = {**OIDC, "XZEPR__AUTH__KEYCLOAK__REDIRECT_URL": "https://xzepr.example.com/api/v1/auth/oidc/callback"}
+    assert "which server.allowed_hosts does not name" in home.load(**public).warnings[0]
+    assert home.load(**public, XZEPR__SERVER__ALLOWED_HOSTS="xzepr.example.com").warnings == []
+
+
 # --- production
 
 
@@ -217,6 +281,75 @@ def test_a_key_file_that_cannot_be_read_stops_the_start(home: Home) -> None:
             os.seteuid(me)
     # Another account may not reach the directory either, and is told so first.
     assert problems[-1].startswith("jwt.private_key_path: keys/private.pem: Permission denied")
+
+
+# --- trusted issuers
+
+
+def issuer(**changed: Any) -> dict[str, Any]:
+    rule = {"claims": {"repository": "acme/*"}, "roles": ["event_manager"]}
+    return {"issuer": "https://ci.example.com", "audience": "xzepr", "rules": [rule], **changed}
+
+
+def issuers(*given: dict[str, Any]) -> dict[str, str]:
+    return {"XZEPR__AUTH__TRUSTED_ISSUERS": json.dumps(given)}
+
+
+def test_trusted_issuers_that_are_in_order_say_nothing(home: Home) -> None:
+    given = [
+        issuer(),
+        issuer(issuer="kubernetes/serviceaccount", jwks_url="https://k8s.example.com/openid/v1/jwks"),
+        issuer(issuer="http://127.0.0.1:8080/realms/acme"),
+        issuer(issuer="http://localhost:8080", jwks_url="http://[::1]:8080/keys"),
+        issuer(issuer="https://other.example.com", rules=[]),
+        issuer(issuer="https://third.example.com", rules=[{"claims": {"iss": "*", "sub": "repo:acme/*"}, "roles": []}]),
+    ]
+    assert home.load(**issuers(*given)).warnings == []
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (
+            issuer(rules=[{"claims": {"iss": "https://ci.example.com", "aud": "xzepr"}, "roles": ["user"]}]),
+            "rule 1 matches every token of the issuer",
+        ),
+        (issuer(rules=[{"claims": {"aud": "xzepr"}, "roles": ["admin"]}]), "rule 1 matches every token of the issuer"),
+        (issuer(rules=[{"claims": {"sub": "*"}, "roles": ["admin"]}]), "rule 1 matches every token of the issuer"),
+        (issuer(rules=[*issuer()["rules"], {"claims": {"iss": "x", "sub": "**"}, "roles": ["admin"]}]), "rule 2 matches every token of the issuer"),
+        (issuer(jwks_url="http://keys.example.com/jwks"), "jwks_url is not a URL that begins with https://"),
+        (issuer(jwks_url="keys.example.com/jwks"), "jwks_url is not a URL that begins with https://"),
+        (issuer(jwks_url="https://user@keys.example.com/jwks"), "jwks_url is not a URL that begins with https://"),
+        (issuer(issuer="http://ci.example.com"), "its keys cannot be found by discovery: set its jwks_url"),
+        (issuer(issuer="kubernetes/serviceaccount"), "its keys cannot be found by discovery: set its jwks_url"),
+        (issuer(issuer="xzepr.io", jwks_url="https://keys.example.com/jwks"), "is jwt.issuer, the name of this server's own tokens"),
+    ],
+)
+def test_a_trusted_issuer_that_would_let_anybody_in_stops_the_start(home: Home, given: dict[str, Any], reason: str) -> None:
+    (problem,) = home.problems(**issuers(given))
+    assert problem.startswith(f"auth.trusted_issuers: issuer 1 ({given['issuer']}): ")
+    assert reason in problem
+
+
+def test_an_issuer_that_stands_there_twice_stops_the_start(home: Home) -> None:
+    (problem,) = home.problems(**issuers(issuer(), issuer(audience="another")))
+    assert problem.startswith("auth.trusted_issuers: issuer 2 (https://ci.example.com) stands there twice")
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (issuer(audience=""), "audience"),
+        ({name: value for name, value in issuer().items() if name != "audience"}, "audience"),
+        (issuer(rules=[{"claims": {}, "roles": ["user"]}]), "claims"),
+        (issuer(rules=[{"claims": {"sub": "x"}, "roles": ["root"]}]), "roles"),
+        (issuer(rules=[{"claims": {"sub": "x"}, "roles": ["user"], "event_receiver_ids": ["x"]}]), "event_receiver_ids"),
+        (issuer(jwks="https://keys.example.com"), "jwks"),
+    ],
+)
+def test_a_misspelt_issuer_stops_the_start(home: Home, given: dict[str, Any], reason: str) -> None:
+    (problem,) = home.problems(**issuers(given))
+    assert reason in problem
 
 
 # --- retention

@@ -4,11 +4,15 @@
 goes wrong is a `ClientError`.
 """
 
+from xzepr_client.auth import TokenSource
 from xzepr_client.client import Client, each
 from xzepr_client.errors import ClientError, Fault, NoAnswer, ProblemError, UnexpectedAnswer
 from xzepr_client.models import (
+    Actor,
+    ApiKey,
     Artifact,
     ArtifactSeen,
+    AuditRow,
     BatchItem,
     Evaluation,
     Event,
@@ -18,10 +22,15 @@ from xzepr_client.models import (
     EventReceiverGroupChanges,
     Gate,
     GroupArtifact,
+    GroupMember,
     GroupStatus,
+    LoggedIn,
+    Me,
+    NewApiKey,
     NewEvent,
     NewEventReceiver,
     NewEventReceiverGroup,
+    NewUser,
     Page,
     Pagination,
     ReceiverRef,
@@ -29,6 +38,9 @@ from xzepr_client.models import (
     Timeline,
     TimelineEvent,
     TimelineGroup,
+    TokenPair,
+    User,
+    UserChanges,
 )
 from xzepr_client.stream import Envelope, Message
 from xzepr_client.transport import BASE_PATH, DEFAULT_URL
@@ -37,8 +49,11 @@ from xzepr_client.version import __version__
 __all__ = [
     "BASE_PATH",
     "DEFAULT_URL",
+    "Actor",
+    "ApiKey",
     "Artifact",
     "ArtifactSeen",
+    "AuditRow",
     "BatchItem",
     "Client",
     "ClientError",
@@ -52,11 +67,16 @@ __all__ = [
     "Fault",
     "Gate",
     "GroupArtifact",
+    "GroupMember",
     "GroupStatus",
+    "LoggedIn",
+    "Me",
     "Message",
+    "NewApiKey",
     "NewEvent",
     "NewEventReceiver",
     "NewEventReceiverGroup",
+    "NewUser",
     "NoAnswer",
     "Page",
     "Pagination",
@@ -66,7 +86,11 @@ __all__ = [
     "Timeline",
     "TimelineEvent",
     "TimelineGroup",
+    "TokenPair",
+    "TokenSource",
     "UnexpectedAnswer",
+    "User",
+    "UserChanges",
     "__version__",
     "each",
 ]

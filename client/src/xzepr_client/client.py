@@ -14,10 +14,13 @@ from uuid import uuid4
 
 import msgspec
 
-from xzepr_client.errors import ClientError
+from xzepr_client.auth import Login, TokenSource, header_of_key, header_of_token
+from xzepr_client.errors import ClientError, UnexpectedAnswer
 from xzepr_client.models import (
+    ApiKey,
     Artifact,
     ArtifactSeen,
+    AuditRow,
     BatchItem,
     Created,
     Evaluation,
@@ -27,14 +30,21 @@ from xzepr_client.models import (
     EventReceiverGroup,
     EventReceiverGroupChanges,
     GroupArtifact,
+    GroupMember,
     GroupStatus,
+    Me,
+    NewApiKey,
     NewEvent,
     NewEventReceiver,
     NewEventReceiverGroup,
+    NewUser,
     Page,
     RecordedBatch,
     StreamPosition,
     Timeline,
+    TokenPair,
+    User,
+    UserChanges,
 )
 from xzepr_client.stream import Message, follow
 from xzepr_client.transport import DEFAULT_URL, Transport
@@ -89,6 +99,16 @@ class ArtifactFilters(TypedDict, total=False):
     name_prefix: str | None
 
 
+class AuditFilters(TypedDict, total=False):
+    """actor: id or name; act: as it stands, or with `*` at its end all that begin so. at_from: inclusive, at_to: exclusive."""
+
+    actor: str | None
+    act: str | None
+    outcome: str | None
+    at_from: datetime | str | None
+    at_to: datetime | str | None
+
+
 class StreamFilters(TypedDict, total=False):
     """All compare exactly."""
 
@@ -103,13 +123,27 @@ class StreamFilters(TypedDict, total=False):
 
 
 class Client:
-    """One server. `with Client(url) as client:` closes its connections at the end."""
+    """One server. `with Client(url, api_key=key) as client:` closes its connections at the end."""
 
-    def __init__(self, url: str = DEFAULT_URL, *, timeout_s: float = 30.0, headers: Mapping[str, str] | None = None) -> None:
-        """url: of the server, with the path it is mounted under, if any. timeout_s: of one answer, its repetitions included. headers: sent with
-        each request, for what a proxy asks for. Raises ValueError for a url that is none.
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        api_key: str | None = None,
+        token: str | None = None,
+        auth: TokenSource | None = None,
+        timeout_s: float = 30.0,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """url: of the server, with the path it is mounted under, if any. api_key, token (of a login or a trusted issuer), auth (asked for a token
+        before each request): at most one of them; login() takes its place. timeout_s: of one answer, its repetitions included. headers: sent with
+        each request, for what a proxy asks for. Raises ValueError for a url that is none, and for a key or token that cannot be one.
         """
-        self._transport = Transport(url, timeout_s=timeout_s, headers=headers)
+        if sum(each is not None for each in (api_key, token, auth)) > 1:
+            raise ValueError("give one of api_key, token and auth")
+        credential = header_of_key(api_key) if api_key is not None else header_of_token(token) if token is not None else None
+        self._transport = Transport(url, timeout_s=timeout_s, headers=headers, credential=credential)
+        self._transport.tokens = auth
 
     @property
     def url(self) -> str:
@@ -156,6 +190,10 @@ class Client:
     def artifact_timeline(self, artifact: Artifact, *, limit: int = 50, after: str | None = None) -> Timeline:
         """A page of what happened to it, oldest first, with what each group says of it."""
         return self._transport.get("artifacts/timeline", Timeline, {**msgspec.structs.asdict(artifact), "limit": limit, "after": after})
+
+    def redact_event(self, event_id: str, reason: str, *, idempotency_key: str | None = None) -> str:
+        """Take its payload away, for good; the event stays. The redaction's id. ProblemError `conflict` when it was redacted already, or is held."""
+        return self._create(f"{_path('events', event_id)}/redactions", {"reason": reason}, idempotency_key)
 
     def create_receiver(self, receiver: NewEventReceiver, *, idempotency_key: str | None = None) -> str:
         """The id."""
@@ -219,6 +257,93 @@ class Client:
         answer = self._transport.send("POST", f"{_path('groups', group_id)}/evaluations", body=artifact)
         return self._transport.decode(answer, Evaluation)
 
+    def group_members(self, group_id: str, *, limit: int = 50, after: str | None = None) -> Page[GroupMember]:
+        """Who may post to its restricted receivers, besides their owners; the newest account first."""
+        return self._transport.get(f"{_path('groups', group_id)}/members", Page[GroupMember], {"limit": limit, "after": after})
+
+    def add_group_member(self, group_id: str, user_id: str, *, idempotency_key: str | None = None) -> None:
+        """ProblemError `conflict` for one who is a member already."""
+        self._create(f"{_path('groups', group_id)}/members", {"user_id": user_id}, idempotency_key)
+
+    def remove_group_member(self, group_id: str, user_id: str) -> None:
+        """ProblemError `not_found` for one who is no member."""
+        self._transport.send("DELETE", _path("groups", group_id, "members", user_id))
+
+    def search_audit(self, *, limit: int = 50, after: str | None = None, **filters: Unpack[AuditFilters]) -> Page[AuditRow]:
+        """Who did what, newest first."""
+        params: dict[str, Any] = {**filters}
+        params["from"], params["to"] = _time(params.pop("at_from", None)), _time(params.pop("at_to", None))
+        return self._transport.get("admin/audit", Page[AuditRow], {**params, "limit": limit, "after": after})
+
+    def login(self, username: str, password: str) -> TokenPair:
+        """By name and password. From here on this client sends the token, and renews it by itself until logout().
+
+        ProblemError `invalid_credentials`, or `too_many_attempts` with retry_after_s after several of them.
+        """
+        pair = self._pair("login", {"username": username, "password": password})
+        self._transport.tokens = Login(pair, self.refresh)
+        return pair
+
+    def turn_in_code(self, code: str, code_verifier: str) -> TokenPair:
+        """The token pair of a login in a browser, by the code that it ended with. As login() from here on."""
+        pair = self._pair("cli/token", {"code": code, "code_verifier": code_verifier})
+        self._transport.tokens = Login(pair, self.refresh)
+        return pair
+
+    def refresh(self, refresh_token: str) -> TokenPair:
+        """The next pair; the refresh token is dead then. ProblemError `invalid_token` when the login is over; `refresh_superseded` when somebody else
+        turned it in a moment ago: use the pair that they got. Changes nothing about what this client sends.
+        """
+        return self._pair("refresh", {"refresh_token": refresh_token})
+
+    def logout(self) -> None:
+        """End the login that this client's token belongs to: its tokens are dead in every process of the server within a second."""
+        self._transport.send("POST", "auth/logout")
+        self._transport.tokens = None
+
+    def me(self) -> Me:
+        """Who the server takes us for, and what we may do."""
+        return self._transport.get("auth/me", Me)
+
+    def create_api_key(self, key: NewApiKey) -> ApiKey:
+        """With the key itself, which is never shown again; so this is not repeated when the answer is lost. Needs a login."""
+        body = {**msgspec.structs.asdict(key), "expires_at": _time(key.expires_at)}
+        return self._transport.decode(self._transport.send("POST", "api-keys", body=body), ApiKey)
+
+    def list_api_keys(self, *, user_id: str | None = None, limit: int = 50, after: str | None = None) -> Page[ApiKey]:
+        """Newest first: one's own; an administrator's: all, or those of one user."""
+        return self._transport.get("api-keys", Page[ApiKey], {"user_id": user_id, "limit": limit, "after": after})
+
+    def revoke_api_key(self, key_id: str) -> None:
+        """Dead in every process of the server within a second. ProblemError `not_found` for one that is not yours or was revoked."""
+        self._transport.send("DELETE", _path("api-keys", key_id))
+
+    def create_user(self, user: NewUser, *, idempotency_key: str | None = None) -> str:
+        """The id. ProblemError `conflict` for a name that is taken."""
+        return self._create("admin/users", user, idempotency_key)
+
+    def search_users(self, *, username: str | None = None, enabled: bool | None = None, limit: int = 50, after: str | None = None) -> Page[User]:
+        """Newest first. username: exact but for upper and lower case."""
+        return self._transport.get("admin/users", Page[User], {"username": username, "enabled": enabled, "limit": limit, "after": after})
+
+    def get_user(self, user_id: str) -> User:
+        """One user."""
+        return self._transport.get(_path("admin", "users", user_id), User)
+
+    def change_user(self, user_id: str, changes: UserChanges) -> User:
+        """As it then is. Disabling and a new password end the user's logins within a second."""
+        answer = self._transport.send("PATCH", _path("admin", "users", user_id), body=changes, repeatable=True)
+        return self._transport.decode(answer, User)
+
+    def set_user_roles(self, user_id: str, roles: list[str]) -> User:
+        """In place of those before. ProblemError `conflict` for the last administrator."""
+        answer = self._transport.send("PUT", f"{_path('admin', 'users', user_id)}/roles", body={"roles": roles}, repeatable=True)
+        return self._transport.decode(answer, User)
+
+    def delete_user(self, user_id: str) -> None:
+        """It can log in no more; what it owns and did stays under its id."""
+        self._transport.send("DELETE", _path("admin", "users", user_id))
+
     def stream_position(self) -> StreamPosition:
         """What the stream holds."""
         return self._transport.get("stream/position", StreamPosition)
@@ -236,7 +361,18 @@ class Client:
         """
         return follow(self._transport, after=after, filters={**filters}, on_interruption=on_interruption)
 
-    def _create(self, path: str, body: msgspec.Struct, idempotency_key: str | None) -> str:
+    def _pair(self, path: str, body: dict[str, str]) -> TokenPair:
+        # With an old token at hand nobody could get a new one.
+        answer = self._transport.send("POST", f"auth/{path}", body=body, anonymous=True)
+        pair = self._transport.decode(answer, TokenPair)
+        try:
+            header_of_token(pair.access_token)
+        except ValueError as error:
+            # No header could hold it: it would fail later, where nobody expects it.
+            raise UnexpectedAnswer(self.url, answer.status_code, str(error)) from None
+        return pair
+
+    def _create(self, path: str, body: msgspec.Struct | dict[str, str], idempotency_key: str | None) -> str:
         headers = {"Idempotency-Key": idempotency_key or new_key()}
         answer = self._transport.send("POST", path, body=body, headers=headers, repeatable=True)
         return self._transport.decode(answer, Created).data

@@ -4,6 +4,7 @@
 `schema_value` read them. Times are RFC 3339 text in UTC.
 """
 
+from datetime import datetime
 from typing import Any, Generic, Literal, Self, TypeVar
 
 import msgspec
@@ -45,7 +46,8 @@ class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """What is stored. seq: rises with every event; within one artifact and receiver the highest is the newest.
 
-    event_receiver_version: the receiver's resource_version that the payload passed. owner_id: who posted it; None: nobody was logged in.
+    event_receiver_version: the receiver's resource_version that the payload passed. owner_id: who posted it; None: nobody was logged in. The payload
+    of a redacted event is an object with `redacted` true, `redaction_id`, `reason` and `redacted_at`.
     """
 
     id: str
@@ -77,7 +79,10 @@ class TimelineEvent(Event, frozen=True, kw_only=True):
 
 
 class NewEventReceiver(msgspec.Struct, frozen=True, kw_only=True):
-    """What is created. schema: a JSON Schema as a dict, or as Raw, which is sent as it stands. restricted: only its owner may post to it."""
+    """What is created. schema: a JSON Schema as a dict, or as Raw, which is sent as it stands.
+
+    restricted: only its owner, members of its groups and administrators may post to it.
+    """
 
     name: str
     type: str
@@ -156,6 +161,15 @@ class EventReceiverGroup(msgspec.Struct, frozen=True, kw_only=True):
     resource_version: int
     created_at: str
     updated_at: str
+
+
+class GroupMember(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may post to the restricted receivers of a group. added_by: None: nobody was logged in."""
+
+    user_id: str
+    username: str
+    added_at: str
+    added_by: str | None
 
 
 class ReceiverRef(msgspec.Struct, frozen=True, kw_only=True):
@@ -255,6 +269,28 @@ class Page(msgspec.Struct, Generic[Item], frozen=True, kw_only=True):
     pagination: Pagination
 
 
+class Actor(msgspec.Struct, frozen=True, kw_only=True):
+    """Who did something, and how that was found out. id: None for the installation itself and for callers without credentials."""
+
+    id: str | None
+    name: str
+    how: str
+
+
+class AuditRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One act. outcome: success, failure or denied; details: what else a reader needs, different for each act."""
+
+    id: str
+    at: str
+    actor: Actor
+    act: str
+    object_id: str | None
+    outcome: str
+    address: str | None
+    request_id: str | None
+    details: dict[str, Any]
+
+
 class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     """A page of what happened to an artifact, oldest first, and what each group says of it now. groups: None for who may not read groups."""
 
@@ -298,3 +334,95 @@ class RecordedBatch(msgspec.Struct, frozen=True):
     """In the order of the batch."""
 
     data: list[str | BatchItem]
+
+
+class LoggedIn(msgspec.Struct, frozen=True, kw_only=True):
+    """The user of a token pair."""
+
+    id: str
+    username: str
+    email: str | None
+    roles: list[str]
+
+
+class TokenPair(msgspec.Struct, frozen=True, kw_only=True):
+    """What a login gives. expires_in: seconds that the access token lives; expires_at: its end by the server's clock.
+
+    The refresh token is good for one use, and gives the next pair.
+    """
+
+    access_token: str
+    refresh_token: str
+    expires_in: int
+    expires_at: str
+    user: LoggedIn
+
+
+class Me(msgspec.Struct, frozen=True, kw_only=True):
+    """Who the server takes us for. id: None for a caller without an account. how: `password`, `oidc`, `browser`, `api_key`, `trusted_issuer` or
+    `anonymous`. event_receiver_ids: the only receivers that may be posted to; None: no such limit.
+    """
+
+    id: str | None
+    username: str
+    roles: list[str]
+    permissions: list[str]
+    how: str
+    event_receiver_ids: list[str] | None = None
+
+
+class NewUser(msgspec.Struct, frozen=True, kw_only=True):
+    """A local user."""
+
+    username: str
+    password: str
+    email: str | None = None
+    roles: list[str] = []
+
+
+class UserChanges(msgspec.Struct, frozen=True, kw_only=True):
+    """What changes; what is left out stays."""
+
+    email: str | UnsetType | None = UNSET
+    enabled: bool | UnsetType = UNSET
+    password: str | UnsetType = UNSET
+
+
+class User(msgspec.Struct, frozen=True, kw_only=True):
+    """issuer: of the provider that knows the user; None: a local one."""
+
+    id: str
+    username: str
+    email: str | None
+    issuer: str | None
+    roles: list[str]
+    enabled: bool
+    created_at: str
+    updated_at: str
+    last_login_at: str | None
+
+
+class NewApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    """scopes: permissions, such as `event:create`. event_receiver_ids: the only receivers it may post to; None: all. expires_at: aware, or RFC 3339
+    text; None: never.
+    """
+
+    name: str
+    scopes: list[str]
+    event_receiver_ids: list[str] | None = None
+    expires_at: datetime | str | None = None
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    """key: the key itself, in the answer that made it and never again."""
+
+    id: str
+    name: str
+    user_id: str
+    scopes: list[str]
+    event_receiver_ids: list[str] | None = None
+    created_at: str
+    expires_at: str | None = None
+    last_used_at: str | None = None
+    revoked_at: str | None = None
+    key: str | None = None

@@ -2,19 +2,21 @@
 
 A request is repeated, at most three times and within its timeout, when that cannot do anything twice: it never got through; it only reads; or it
 carries an idempotency key. Then also after 502, 503 and 504, ours or a proxy's, and after 409 `in_flight` (the first attempt is still being worked
-on). After 429 everything is repeated: nothing was done. When the server names a time to wait, it counts, if it is within the timeout.
+on). After 429 everything is repeated: nothing was done. When the server names a time to wait, it counts, if it is within the timeout. After 401
+`invalid_token` it is repeated once with another token, where there is one: nothing was done either.
 Failures: ProblemError (the server refused), NoAnswer (nobody answered), UnexpectedAnswer (something else did).
 """
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
 
+from xzepr_client.auth import TokenSource, header_of_token
 from xzepr_client.errors import ClientError, Fault, NoAnswer, ProblemError, UnexpectedAnswer
 from xzepr_client.version import __version__
 
@@ -29,6 +31,7 @@ EXCERPT_CHARS: Final = 200
 _AWAY: Final = (502, 503, 504)
 
 Wanted = TypeVar("Wanted")
+Answer = TypeVar("Answer")
 
 
 class _ProblemBody(msgspec.Struct, frozen=True):
@@ -43,13 +46,18 @@ class _ProblemBody(msgspec.Struct, frozen=True):
 class Transport:
     """Sends, repeats, decodes. Not for several threads at once without a lock around what must stay in order; httpx2's own rules hold."""
 
-    def __init__(self, url: str, *, timeout_s: float, headers: Mapping[str, str] | None = None) -> None:
-        """url: of the server, with the path it is mounted under, if any. Raises ValueError when it is none."""
+    def __init__(self, url: str, *, timeout_s: float, headers: Mapping[str, str] | None = None, credential: Mapping[str, str] | None = None) -> None:
+        """url: of the server, with the path it is mounted under, if any. headers: with each request; credential: a header with each that is not sent
+        anonymously. Raises ValueError for a url that is none.
+        """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise ValueError(f"{url!r} is no address of a server; it reads like {DEFAULT_URL}")
         self.url = url.rstrip("/")
         self._timeout_s = timeout_s
+        self._credential = credential or {}
+        # In place of the credential.
+        self.tokens: TokenSource | None = None
         try:
             self._http = httpx2.Client(
                 base_url=self.url + BASE_PATH,
@@ -76,23 +84,43 @@ class Transport:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         repeatable: bool = False,
+        anonymous: bool = False,
     ) -> httpx2.Response:
         """A success, its body read. body: anything that msgspec encodes, bytes as they are; None: no body. params: those that are None are left
-        out. headers: a Content-Type of yours counts before application/json."""
+        out. headers: a Content-Type of yours counts before application/json. anonymous: without the credential."""
+
+        def attempt(credential: Mapping[str, str]) -> httpx2.Response:
+            return self._attempt(method, path, params, body, {**(headers or {}), **credential})
+
         began_s = time.monotonic()
         pauses = iter(PAUSES_S)
         while True:
             try:
-                return self._attempt(method, path, params, body, headers)
+                return attempt({}) if anonymous else self._with_credential(attempt)
             except ClientError as error:
                 pause_s = _pause_before_repeating(error, next(pauses, None), repeatable=repeatable)
                 if pause_s is None or time.monotonic() - began_s + pause_s >= self._timeout_s:
                     raise
                 time.sleep(pause_s)
 
-    def _attempt(self, method: str, path: str, params: Mapping[str, Any] | None, body: Any, headers: Mapping[str, str] | None) -> httpx2.Response:
+    def _with_credential(self, attempt: Callable[[Mapping[str, str]], Answer]) -> Answer:
+        """attempt: gets the header to send."""
+        token = self.tokens.token() if self.tokens is not None else None
+        if self.tokens is None or token is None:
+            return attempt(self._credential)
+        try:
+            return attempt(header_of_token(token))
+        except ProblemError as error:
+            if error.code != "invalid_token":
+                raise
+            another = self.tokens.renewed(token)
+            if another is None:
+                raise
+        return attempt(header_of_token(another))
+
+    def _attempt(self, method: str, path: str, params: Mapping[str, Any] | None, body: Any, headers: Mapping[str, str]) -> httpx2.Response:
         content = body if body is None or isinstance(body, bytes) else msgspec.json.encode(body)
-        sent = {**({"Content-Type": "application/json"} if content is not None else {}), **(headers or {})}
+        sent = {**({"Content-Type": "application/json"} if content is not None else {}), **headers}
         with self._answers(sent.get("Idempotency-Key")):
             answer = self._http.request(method, path, params=_present(params), content=content, headers=sent)
         self._require_success(answer)
@@ -101,6 +129,15 @@ class Transport:
     @contextmanager
     def stream(self, path: str, *, params: Mapping[str, Any], headers: Mapping[str, str], silence_max_s: float) -> Iterator[httpx2.Response]:
         """A success whose body comes while it is read. silence_max_s: after so long without a byte the connection counts as dead."""
+        with ExitStack() as stack:
+
+            def attempt(credential: Mapping[str, str]) -> httpx2.Response:
+                return stack.enter_context(self._stream(path, params, {**headers, **credential}, silence_max_s))
+
+            yield self._with_credential(attempt)
+
+    @contextmanager
+    def _stream(self, path: str, params: Mapping[str, Any], headers: Mapping[str, str], silence_max_s: float) -> Iterator[httpx2.Response]:
         timeout = httpx2.Timeout(self._timeout_s, connect=min(self._timeout_s, CONNECT_TIMEOUT_S), read=silence_max_s)
         with (
             self._answers(None),

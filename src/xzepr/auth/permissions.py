@@ -45,6 +45,16 @@ class Public:
 
 PUBLIC: Final = Public()
 
+
+class Authenticated:
+    """Said in place of a permission by a route for everybody who is known, whatever they may do."""
+
+    def __repr__(self) -> str:
+        return "AUTHENTICATED"
+
+
+AUTHENTICATED: Final = Authenticated()
+
 _READ = frozenset({Permission.EVENT_READ, Permission.RECEIVER_READ, Permission.GROUP_READ, Permission.STREAM_READ})
 _WRITE = frozenset(
     {

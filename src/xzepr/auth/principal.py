@@ -1,40 +1,89 @@
-"""Who asks, and what they may do."""
+"""Who asks, how that was found out, and what they may do."""
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass, field
-from functools import cached_property
+from enum import StrEnum
+from typing import Final, Self
 
 from xzepr.auth.permissions import ROLE_PERMISSIONS, Permission, Role
 from xzepr.errors import PermissionDenied, Unauthenticated
-from xzepr.ids import UserId
+from xzepr.ids import FamilyId, UserId
+
+
+class How(StrEnum):
+    """How a principal was found out. The words of the audit log and of `GET /auth/me`."""
+
+    ANONYMOUS = "anonymous"
+    PASSWORD = "password"
+    OIDC = "oidc"
+    BROWSER = "browser"
+    API_KEY = "api_key"
+    TRUSTED_ISSUER = "trusted_issuer"
+    # The installation itself: a command on its machine, a rule of the relay.
+    SYSTEM = "system"
+
+
+# A person at a keyboard: who may make API keys.
+LOGINS: Final = frozenset({How.PASSWORD, How.OIDC, How.BROWSER})
+_WHAT_TO_DO: Final = (
+    "credentials are needed: log in (`xzepr login`, POST /api/v1/auth/login) and send Authorization: Bearer, or send an API key as X-API-Key"
+)
 
 
 @dataclass(frozen=True)
 class Principal:
-    """The caller of one request. id: None for a caller without credentials, who owns nothing."""
+    """The caller of one request. id: None for a caller without credentials, who owns nothing.
+
+    scopes: None, or what an API key or token narrows its permissions to. event_receiver_ids: None, or the only receivers it may post to.
+    family_id: of the login that it came by, key_id: of its API key. address, request_id: of this one request, for the audit log.
+    """
 
     id: UserId | None = None
     name: str = "anonymous"
     roles: frozenset[Role] = field(default_factory=frozenset)
+    how: How = How.ANONYMOUS
+    scopes: frozenset[Permission] | None = None
+    event_receiver_ids: frozenset[str] | None = None
+    family_id: FamilyId | None = None
+    key_id: str | None = None
+    address: str | None = None
+    request_id: str | None = None
+    permissions: frozenset[Permission] = field(init=False)
 
-    @cached_property
-    def permissions(self) -> frozenset[Permission]:
-        """The union of what the roles allow."""
-        return frozenset(permission for role in self.roles for permission in ROLE_PERMISSIONS[role])
+    def __post_init__(self) -> None:
+        granted = frozenset(permission for role in self.roles for permission in ROLE_PERMISSIONS[role])
+        object.__setattr__(self, "permissions", granted if self.scopes is None else granted & self.scopes)
+
+    def seen(self, address: str | None, request_id: str | None) -> Self:
+        """The same, as it made this request. Copied as it is: replace() would work the permissions out anew, with each request."""
+        made = copy(self)
+        object.__setattr__(made, "address", address)
+        object.__setattr__(made, "request_id", request_id)
+        return made
 
     @property
     def is_admin(self) -> bool:
         """Whether owner rules do not bind this principal."""
         return Role.ADMIN in self.roles
 
+    @property
+    def is_login(self) -> bool:
+        """Whether a person logged in, as opposed to a key, a CI token, or nobody."""
+        return self.how in LOGINS
+
     def require(self, permissions: Iterable[Permission]) -> None:
         """Raises Unauthenticated when there are no credentials at all, PermissionDenied naming what is missing otherwise."""
         missing = [permission for permission in permissions if permission not in self.permissions]
         if not missing:
             return
-        if self.id is None and not self.roles:
-            raise Unauthenticated
+        self.require_known()
         raise PermissionDenied(f"needs the permission {', '.join(missing)}")
+
+    def require_known(self) -> None:
+        """Raises Unauthenticated for nobody: no credentials, and no roles without them."""
+        if self.id is None and not self.roles:
+            raise Unauthenticated(_WHAT_TO_DO)
 
     def owns(self, owner_id: str | None) -> bool:
         """Whether this is the owner or an administrator. What nobody owns, only administrators may change."""
@@ -44,3 +93,6 @@ class Principal:
         """Raises PermissionDenied unless owns()."""
         if not self.owns(owner_id):
             raise PermissionDenied(f"only its owner or an administrator may change this {what}")
+
+
+SYSTEM: Final = Principal(name="system", how=How.SYSTEM)

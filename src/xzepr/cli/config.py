@@ -44,7 +44,16 @@ def show(config_file: Path | None, allow_embedded: bool, as_json: bool) -> None:
 @_embedded_option
 def check(config_file: Path | None, allow_embedded: bool) -> None:
     """Exit with 1, and every reason on a line, when the server would not start with these settings."""
-    _load(config_file, allow_embedded)
+    from xzepr.auth.key_files import KeyFiles, KeysError, read_keys
+
+    settings = _load(config_file, allow_embedded).settings
+    try:
+        files = KeyFiles.of(settings)
+        if not files.ours:
+            read_keys(files)
+    except KeysError as error:
+        _tell("error", [str(error)])
+        sys.exit(1)
     click.echo("the settings are in order")
 
 

@@ -1,12 +1,15 @@
-"""From a command to the server: where it is, and what a person reads when something goes wrong.
+"""From a command to the server: where it is, who is calling, and what a person reads when something goes wrong.
 
-`@connected` gives a command `--url` (XZEPR_URL) and `--timeout` and passes it a client. Whatever the client raises becomes one line on standard
-error, the faults of the input a line each, a line of advice where we have any, and exit 1. Wrong usage is exit 2, by click.
+`@connected` gives a command `--url` (XZEPR_URL) and `--timeout` and passes it a client. The client shows the first of these that there is:
+XZEPR_API_KEY, XZEPR_TOKEN, the login of `xzepr login` at that server; never something from an argument, which others on the machine can see. Whatever
+the client raises becomes one line on standard error, the faults of the input a line each, a line of advice where we have any, and exit 1. Wrong usage
+is exit 2, by click.
 """
 
 import functools
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
@@ -18,10 +21,14 @@ if TYPE_CHECKING:
 
 # Written out here, and not taken from the client, so that help is printed without loading it; a test compares them.
 DEFAULT_URL: Final = "http://127.0.0.1:8042"
+API_KEY_VARIABLE: Final = "XZEPR_API_KEY"
+TOKEN_VARIABLE: Final = "XZEPR_TOKEN"
 
 _ADVICE: Final = {
-    "unauthenticated": "this server wants to know who is calling; on your own machine `make run` lets local callers do everything",
-    "permission_denied": "ask an administrator of the server for the permission",
+    "unauthenticated": "`xzepr login` asks for your name and password; a program sets XZEPR_API_KEY",
+    "invalid_token": "`xzepr login` again; XZEPR_API_KEY and XZEPR_TOKEN, if they are set, go before a login",
+    "refresh_superseded": "`xzepr login` again",
+    "permission_denied": "`xzepr whoami` tells what you may do; `xzepr login` as somebody who may, or ask an administrator of the server",
     "foreign_origin": "a proxy adds an Origin header that this server does not know",
     "unknown_host": "the server answers for other host names; its administrator adds them in server.allowed_hosts",
     "precondition_failed": "look at it again, and repeat what is still right",
@@ -53,10 +60,9 @@ class Failure(click.ClickException):
 
 
 def connected(command: Callable[..., None]) -> Callable[..., None]:
-    """The command's first parameter is a client for the server that --url names."""
+    """The command's first parameter is a client for the server that --url names, with the credential that there is."""
 
-    @click.option("--url", envvar="XZEPR_URL", default=DEFAULT_URL, show_default=True, show_envvar=True, help="The server.")
-    @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True, help="Seconds to wait for an answer.")
+    @server_options
     @functools.wraps(command)
     def wrapper(*arguments: Any, url: str, timeout: float, **options: Any) -> None:
         with session(url, timeout) as client:
@@ -65,13 +71,55 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
+def server_options(command: Callable[..., None]) -> Callable[..., None]:
+    """`--url` and `--timeout`."""
+    add_timeout = click.option(
+        "--timeout", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True, help="Seconds to wait for an answer."
+    )
+    add_url = click.option("--url", envvar="XZEPR_URL", default=DEFAULT_URL, show_default=True, show_envvar=True, help="The server.")
+    return add_url(add_timeout(command))
+
+
+def variable_in_use() -> str | None:
+    """The variable that the credential comes from, if from one; it goes before a login."""
+    return next((name for name in (API_KEY_VARIABLE, TOKEN_VARIABLE) if os.environ.get(name)), None)
+
+
+def session(url: str, timeout_s: float) -> AbstractContextManager["Client"]:
+    """A client with the credential that there is, whose errors become Failure."""
+    from xzepr_client import Client
+
+    variable = variable_in_use()
+    if variable is not None:
+        return translated(lambda: _with_variable(url, timeout_s, variable))
+    from xzepr.cli.logins import Logins, client_of
+
+    logins = Logins()
+    entry = logins.find(url)
+    if entry is None:
+        return translated(lambda: Client(url, timeout_s=timeout_s))
+    return translated(lambda: client_of(logins, url, entry, timeout_s))
+
+
+def _with_variable(url: str, timeout_s: float, variable: str) -> "Client":
+    from xzepr_client import Client
+    from xzepr_client.auth import header_of_token
+
+    secret = os.environ[variable]
+    try:
+        header_of_token(secret)
+    except ValueError:
+        raise click.UsageError(f"{variable} holds no credential: it must be printable ASCII without blanks") from None
+    return Client(url, api_key=secret, timeout_s=timeout_s) if variable == API_KEY_VARIABLE else Client(url, token=secret, timeout_s=timeout_s)
+
+
 @contextmanager
-def session(url: str, timeout_s: float) -> Iterator["Client"]:
-    """A client whose errors become Failure."""
-    from xzepr_client import Client, ClientError
+def translated(make: Callable[[], "Client"]) -> Iterator["Client"]:
+    """The client that make() makes, its errors become Failure."""
+    from xzepr_client import ClientError
 
     try:
-        client = Client(url, timeout_s=timeout_s)
+        client = make()
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--url / XZEPR_URL") from None
     with client:
@@ -103,6 +151,8 @@ def _refused(error: "ProblemError", where: str) -> Failure:
         details.append(f"the oldest that is kept: {error.body['oldest']}")
     if any(fault.pointer.startswith("/schema/") and fault.pointer.endswith("/$ref") for fault in error.faults):
         advice = "nothing is fetched: put what the schema refers to into it with --ref URI=FILE"
+    if error.retry_after_s is not None and error.status == 429:
+        details.append(f"try again in {error.retry_after_s:g} s")
     if error.status >= 500 and error.request_id:
         details.append(f"request id: {error.request_id}")
     return Failure(f"{where}{error.message} ({error.status} {error.code})", *details, advice=advice)

@@ -1,4 +1,4 @@
-"""`xzepr event post|list|show|timeline|import`."""
+"""`xzepr event post|list|show|timeline|import|redact`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,7 @@ import click
 
 from xzepr.cli.connection import connected
 from xzepr.cli.lookup import collect, receiver_id_of
-from xzepr.cli.options import JsonText, artifact_filters, artifact_options, key_option, limit_option, success_filter
+from xzepr.cli.options import JsonText, artifact_filters, artifact_options, confirm, key_option, limit_option, success_filter, yes_option
 from xzepr.cli.output import (
     artifact_cells,
     artifact_text,
@@ -122,6 +122,19 @@ def show(client: "Client", event_id: str, as_json: bool) -> None:
         ]
     )
     print_raw_json("payload", found.payload)
+
+
+@event.command()
+@click.argument("event_id", metavar="ID")
+@click.option("--reason", required=True, help="Why, in a sentence that everybody who reads the event will read.")
+@yes_option
+@key_option
+@json_option
+@connected
+def redact(client: "Client", event_id: str, reason: str, yes: bool, idempotency_key: str | None, as_json: bool) -> None:
+    """Take the payload and the description of an event away, for good; prints the redaction's id. The event stays."""
+    confirm(f"Take the payload of the event {event_id} away, for good?", yes)
+    print_id(client.redact_event(event_id, reason, idempotency_key=idempotency_key), as_json)
 
 
 @event.command()

@@ -1,4 +1,4 @@
-"""`xzepr group create|list|show|edit|delete|enable|disable|status|artifacts|evaluate`.
+"""`xzepr group create|list|show|edit|delete|enable|disable|status|artifacts|evaluate|member`.
 
 `status` is what a CI job asks. Its exit codes: 0; with --assert 3 when the artifact may not move on, 4 when --wait ended before it might; 1 for
 every other failure, 2 for wrong usage. While it waits, a server that does not answer is asked again until the time is over.
@@ -11,6 +11,7 @@ import click
 
 from xzepr.cli.connection import connected
 from xzepr.cli.lookup import collect, find_group, group_id_of, receiver_id_of
+from xzepr.cli.member import member
 from xzepr.cli.options import Duration, artifact_options, confirm, key_option, limit_option, yes_option
 from xzepr.cli.output import artifact_cells, json_option, print_fields, print_id, print_json, print_status, print_table, yes_no
 from xzepr.cli.text import shown, when
@@ -31,6 +32,9 @@ _receivers_option = click.option("--receiver", "receivers", metavar="ID|NAME", m
 @click.group()
 def group() -> None:
     """Manage groups of receivers: what must be true before an artifact may move on."""
+
+
+group.add_command(member)
 
 
 @group.command()

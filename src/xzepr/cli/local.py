@@ -1,12 +1,20 @@
 """What the commands share that work on this machine's settings and database, and ask no server."""
 
+import functools
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from xzepr.db.pool import Database
+    from xzepr.settings import Settings
+
+# What a command does on the database; the settings name its URL.
+Work = Callable[["Settings", "Database"], Awaitable[None]]
 
 config_option = click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings file instead of config/<XZEPR_ENV>.yaml.")
 embedded_option = click.option("--allow-embedded", is_flag=True, help="In production, allow the embedded PostgreSQL.")
@@ -49,3 +57,32 @@ def run_or_exit(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     except (EmbeddedError, MigrationError, ServeError, StartFailed, XzeprError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
+
+
+def on_the_database(application_name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds the options of a command that reads the settings; the command gets `on_database`, which runs its work.
+
+    application_name: as PostgreSQL shows it.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @config_option
+        @embedded_option
+        @functools.wraps(command)
+        def wrapper(*arguments: Any, config_file: Path | None, allow_embedded: bool, **options: Any) -> None:
+            def on_database(work: Work) -> None:
+                settings = load_or_exit(config_file, allow_embedded)
+                run_or_exit(lambda: _run(settings, work, application_name))
+
+            command(*arguments, on_database=on_database, **options)
+
+        return wrapper
+
+    return decorate
+
+
+async def _run(settings: "Settings", work: Work, application_name: str) -> None:
+    from xzepr.processes.serve import checked_database, database_of
+
+    async with database_of(settings) as ready, checked_database(ready, application_name=application_name) as database:
+        await work(ready, database)

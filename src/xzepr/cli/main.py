@@ -10,7 +10,27 @@ from xzepr.cli.lazy import LazyGroup
 from xzepr.cli.local import config_option, embedded_option, load_or_exit, run_or_exit
 
 _COMMANDS: Final = {
-    name: f"xzepr.cli.{name}:{name}" for name in ("apply", "artifact", "completion", "config", "event", "group", "receiver", "retention", "watch")
+    **{
+        name: f"xzepr.cli.{name}:{name}"
+        for name in (
+            "admin",
+            "apply",
+            "artifact",
+            "audit",
+            "completion",
+            "config",
+            "event",
+            "group",
+            "keys",
+            "login",
+            "receiver",
+            "retention",
+            "watch",
+        )
+    },
+    "api-key": "xzepr.cli.api_key:api_key",
+    "logout": "xzepr.cli.login:logout",
+    "whoami": "xzepr.cli.login:whoami",
 }
 
 

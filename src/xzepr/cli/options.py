@@ -13,7 +13,7 @@ Command = Callable[..., None]
 
 LIMIT_DEFAULT: Final = 50
 KEY_MAX_CHARS: Final = 255
-_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
+_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _FIELDS: Final = {
     "name": "Name of the artifact.",
     "version": "Version of the artifact.",
@@ -41,15 +41,15 @@ success_filter = click.option("--success/--failure", default=None, help="Only th
 
 
 class Duration(click.ParamType[float]):
-    """`90`, `90s`, `10m`, `1h`; in seconds."""
+    """`90`, `90s`, `10m`, `1h`, `30d`; in seconds."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """From the command line."""
-        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smh]?)", str(value))
+        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhd]?)", str(value))
         if match is None:
-            self.fail(f"{value!r} is no duration; write 90s, 10m or 1h", param, ctx)
+            self.fail(f"{value!r} is no duration; write 90s, 10m, 1h or 30d", param, ctx)
         return float(match[1]) * _SECONDS[match[2]]
 
 

@@ -34,7 +34,7 @@ def receiver() -> None:
 @click.option("--description", default="", help="A sentence for people.")
 @click.option("--schema", type=JsonText(), default="{}", show_default=True, help="JSON Schema that every payload must satisfy.")
 @_ref_option
-@click.option("--restricted", is_flag=True, help="Only its owner may post to it.")
+@click.option("--restricted", is_flag=True, help="Only its owner, members of its groups and administrators may post to it.")
 @key_option
 @json_option
 @connected
@@ -113,7 +113,7 @@ def show(client: "Client", receiver: str, as_json: bool) -> None:
 @click.option("--description", help="A new description.")
 @click.option("--schema", type=JsonText(), help="A new schema; events keep the version that their payloads passed.")
 @_ref_option
-@click.option("--restricted/--unrestricted", default=None, help="Whether only its owner may post to it.")
+@click.option("--restricted/--unrestricted", default=None, help="Whether only its owner, members of its groups and administrators may post to it.")
 @click.option("--if-version", type=click.IntRange(1), metavar="N", help="Only if this is still its resource version.")
 @connected
 def edit(client: "Client", receiver: str, schema: bytes | None, refs: tuple[str, ...], if_version: int | None, **fields: Any) -> None:

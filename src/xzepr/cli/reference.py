@@ -20,9 +20,13 @@ _HEAD: Final = """\
 
 This page is written from the code by `make reference`. `xzepr COMMAND --help` says the same in a terminal.
 
-One command runs the server and asks it: `serve`, `relay`, `migrate`, `retention` and `config` read the [settings](configuration.md); the commands
-that ask a server find it by `XZEPR_URL` (`http://127.0.0.1:8042` unless set). They print tables for people and JSON for programs (`--json`); what
-went wrong goes to standard error, with advice.
+One command runs the server and asks it: `serve`, `relay`, `migrate`, `admin`, `retention`, `keys`, `audit verify` and `config` read the
+[settings](configuration.md); the commands that ask a server find it by `XZEPR_URL` (`http://127.0.0.1:8042` unless set). They print tables for people
+and JSON for programs (`--json`); what went wrong goes to standard error, with advice.
+
+Who is asking is the first of these that there is: the API key in `XZEPR_API_KEY`, the token in `XZEPR_TOKEN` (of a login, or of a
+[trusted issuer](../how_to/ci_without_secrets.md)), the login of `xzepr login` at that server. A login is renewed by itself. No password, key or token
+is ever an argument, because everybody on a machine can see those.
 
 ```sh
 xzepr --version

@@ -1,16 +1,14 @@
 """`xzepr retention plan|apply` and `xzepr retention hold add|list|remove`: on the database directly, by the settings of this machine."""
 
-import functools
 import getpass
 import socket
 import sys
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from xzepr.cli.local import config_option, embedded_option, load_or_exit, run_or_exit
+from xzepr.cli.local import Work, on_the_database
 from xzepr.cli.options import yes_option
 from xzepr.cli.output import artifact_text, json_option, print_id, print_json, print_table
 from xzepr.cli.text import shown, when
@@ -21,8 +19,7 @@ if TYPE_CHECKING:
     from xzepr.retention.model import Disposition, Hold, Plan
     from xzepr.settings import Settings
 
-Work = Callable[["Settings", "Database"], Awaitable[None]]
-
+_on_the_database: Final = on_the_database("xzepr-retention")
 _FIELDS: Final = ("name", "version", "release", "platform_id", "package")
 
 
@@ -34,29 +31,6 @@ def retention() -> None:
 @retention.group()
 def hold() -> None:
     """Keep the events of an artifact or a receiver, however old they are."""
-
-
-def _on_the_database(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the options of a command that reads the settings; the command gets `on_database`, which runs its work."""
-
-    @config_option
-    @embedded_option
-    @functools.wraps(command)
-    def wrapper(*arguments: Any, config_file: Path | None, allow_embedded: bool, **options: Any) -> None:
-        def on_database(work: Work) -> None:
-            settings = load_or_exit(config_file, allow_embedded)
-            run_or_exit(lambda: _run(settings, work))
-
-        command(*arguments, on_database=on_database, **options)
-
-    return wrapper
-
-
-async def _run(settings: "Settings", work: Work) -> None:
-    from xzepr.processes.serve import checked_database, database_of
-
-    async with database_of(settings) as ready, checked_database(ready, application_name="xzepr-retention") as database:
-        await work(ready, database)
 
 
 @retention.command()

@@ -11,7 +11,7 @@ from typing import Final
 
 _NAME: Final = re.compile(r"^-- name: ([a-z][a-z0-9_]*)[ \t]*$", re.MULTILINE)
 # The rooms that own a queries.sql. A test prepares all of them on the migrated schema.
-ROOMS: Final = ("xzepr.db", "xzepr.events", "xzepr.artifacts", "xzepr.receivers", "xzepr.groups", "xzepr.stream", "xzepr.retention")
+ROOMS: Final = tuple(f"xzepr.{room}" for room in ("db", "events", "artifacts", "receivers", "groups", "stream", "retention", "auth", "audit"))
 
 
 class Queries:

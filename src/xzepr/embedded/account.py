@@ -96,7 +96,7 @@ def make_state_dir(path: Path, account: Account) -> None:
     """Make it when it is not there; check that the account can reach it. Raises EmbeddedError naming the directory and the setting."""
     try:
         # Open to be passed through, not to be listed, when another account must get to its data directory.
-        _make_directories(path, 0o711 if account.switch else 0o700, 0o755)
+        make_directories(path, 0o711 if account.switch else 0o700, 0o755)
     except OSError as error:
         raise EmbeddedError(f"the state directory {path} cannot be made: {error.strerror}; set server.state_dir to another one") from None
     if not path.is_dir():
@@ -111,11 +111,11 @@ def make_state_dir(path: Path, account: Account) -> None:
         raise EmbeddedError(f"the state directory {path} cannot be written to: set server.state_dir to another one")
 
 
-def _make_directories(path: Path, mode: int, mode_above: int) -> None:
-    """Ours get their mode whatever the umask says; those that exist keep theirs."""
+def make_directories(path: Path, mode: int, mode_above: int) -> None:
+    """path and what is missing above it. Ours get their mode whatever the umask says; those that exist keep theirs. Raises OSError."""
     if path.exists():
         return
-    _make_directories(path.parent, mode_above, mode_above)
+    make_directories(path.parent, mode_above, mode_above)
     try:
         path.mkdir()
     except FileExistsError:

@@ -33,11 +33,12 @@ from xzepr.events.posted import (
     split_lines,
 )
 from xzepr.events.record import Result, record_event, record_events
+from xzepr.events.redact import NewRedaction, redact_event
 from xzepr.events.search import search_events
 from xzepr.house import House
 from xzepr.idempotency import find_answer
 from xzepr.ids import EventId
-from xzepr.page import Page
+from xzepr.page import Created, Page
 from xzepr.web.call import Answer, Call
 from xzepr.web.problems import Problem, problem_of
 from xzepr.web.routes import Form, Route
@@ -118,6 +119,10 @@ async def list_events(call: Call[House]) -> Answer:
 
 async def show_event(call: Call[House]) -> Answer:
     return Answer(await call.house.reads.get(EventId(call.path["id"])))
+
+
+async def post_redaction(call: Call[House]) -> Answer:
+    return Answer(Created(await redact_event(call.house.database, call.principal, EventId(call.path["id"]), call.body, clock.now(), call.claim)))
 
 
 async def _post_cloudevent(call: Call[House], event: CloudEvent) -> Answer:
@@ -291,5 +296,26 @@ ROUTES = (
         tag="events",
         summary="Get one event",
         problems=(NotFound,),
+    ),
+    Route(
+        method="POST",
+        path="/api/v1/events/{id}/redactions",
+        handler=post_redaction,
+        permission=Permission.EVENT_DELETE,
+        path_params={"id": EventId},
+        body=NewRedaction,
+        answer=Created,
+        status=201,
+        tag="events",
+        summary="Take the payload of an event away, for good",
+        description=(
+            "A tombstone takes the payload's place: `redacted` (true), `redaction_id`, `reason`, `redacted_at`; the description is emptied. The "
+            "event stays, and so does every decision. The answer is the redaction's id. 409 when it was redacted already, or a legal hold keeps it."
+        ),
+        problems=(NotFound, Conflict),
+        idempotent=True,
+        has_location=False,
+        example_body={"reason": "the log that was attached held a password"},
+        example_answer={"data": "01M88Q7AG504QSGMQWKDMNZ1V9"},
     ),
 )

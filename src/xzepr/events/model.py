@@ -1,4 +1,4 @@
-"""An event: the record of one act on one artifact. Immutable."""
+"""An event: the record of one act on one artifact. Immutable, except that its payload can be taken away for good (redact.py)."""
 
 from datetime import datetime
 

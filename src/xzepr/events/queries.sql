@@ -1,4 +1,4 @@
--- Events: appended, read, never changed.
+-- Events: appended, read, never changed, except that a payload can be taken away for good (redact_event).
 
 -- name: record_events
 -- Any number of events and their outbox rows, in one statement and so in one transaction. When a receiver is gone, or has another version than
@@ -94,3 +94,34 @@ select pg_advisory_xact_lock(hashtext('xzepr'), hashtext('partitions'))
 -- name: created_in_default_partition
 -- Months whose events wait in the default partition.
 select distinct date_trunc('month', d.created_at, 'UTC') as month from events_default d limit 120
+
+-- name: lock_holds_as_they_are
+-- First in a redaction: a hold is added before it or after it, never meanwhile. Waits for a removal that is under way.
+lock table retention_holds in share mode
+
+-- name: lock_event_to_redact
+-- Two redactions of one event take turns, and retention waits. held_by: the hold that keeps it as it is, if any.
+select
+    (
+        select h.id
+        from retention_holds h
+        where h.removed_at is null and (h.event_receiver_id = e.event_receiver_id or h.artifact_id = e.artifact_id)
+        order by h.id
+        limit 1
+    ) as held_by
+from events e
+where e.id = $1
+for update of e
+
+-- name: find_redaction
+select d.id from redactions d where d.event_id = $1
+
+-- name: redact_event
+-- Behind lock_event_to_redact: $3 takes the payload's place. Everything that gates and lists go by stays. Messages, timelines and lists are made from
+-- this row when they are read; processes forget the messages that they keep.
+with redacted as (
+    insert into redactions (id, event_id, reason, created_at, created_by) values ($1, $2, $4, $5, $6) returning event_id
+), told as (
+    insert into auth_changes (kind, subject) select 'event', r.event_id from redacted r
+)
+update events e set payload = $3, description = '' where e.id = $2

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from xzepr import ids
+from xzepr.audit.acts import Act
+from xzepr.audit.denials import Denials
 from xzepr.auth.principal import Principal
 from xzepr.db.pool import Database
 from xzepr.errors import Conflict, Fault, InvalidInput, PayloadMismatch, PermissionDenied, Unavailable, XzeprError
@@ -32,13 +34,14 @@ Result = EventId | XzeprError
 
 
 class Recorder:
-    """What one process needs to record events. commit: single events and small batches; bulk: large batches."""
+    """What one process needs to record events. commit: single events and small batches; bulk: large batches. denials None: nobody counts them."""
 
-    def __init__(self, database: Database, receivers: Receivers, checker: PayloadChecker, bell: Bell) -> None:
+    def __init__(self, database: Database, receivers: Receivers, checker: PayloadChecker, bell: Bell, denials: Denials | None = None) -> None:
         self.database = database
         self.receivers = receivers
         self.checker = checker
         self.bell = bell
+        self.denials = denials
         self.commit = GroupCommit(database, bell)
         self.bulk = GroupCommit(database, bell)
 
@@ -54,8 +57,8 @@ async def record_event(
     """Store one event durably and queue what follows from it; returns its id after the commit, and whether it was stored now.
 
     claim: of an Idempotency-Key, taken in the same transaction. Reads no other event, decides no gate, locks nothing beyond its own rows. Raises
-    InvalidInput (unknown receiver), PermissionDenied (restricted receiver), PayloadMismatch (one JSON pointer per fault), ValidationTooCostly,
-    Replayed (an earlier request did it), Conflict, InFlight, Unavailable. Source: docs/decisions/0002.
+    InvalidInput (unknown receiver), PermissionDenied (restricted receiver, or beyond the credentials' reach), PayloadMismatch (one JSON pointer per
+    fault), ValidationTooCostly, Replayed (an earlier request did it), Conflict, InFlight, Unavailable. Source: docs/decisions/0002.
     """
     event_id = ids.mint(EventId)
     receiver_id = ids.parse(EventReceiverId, posted.event.event_receiver_id, "/event_receiver_id")
@@ -128,13 +131,24 @@ def row_for(event_id: EventId, posted: Posted, receiver: ReceiverInForce, princi
 
 
 def _may_post(principal: Principal, receiver: ReceiverInForce) -> bool:
-    """What a forged event opens is a release gate: to a restricted receiver only its owner and administrators post."""
-    return not receiver.restricted or principal.owns(receiver.owner_id)
+    """What a forged event opens is a release gate: to a restricted receiver only its owner, members of its groups and administrators post; with a
+    key or token for some receivers nobody posts to another."""
+    if principal.event_receiver_ids is not None and receiver.id not in principal.event_receiver_ids:
+        return False
+    return not receiver.restricted or principal.owns(receiver.owner_id) or principal.id in receiver.poster_ids
 
 
 def _require_may_post(principal: Principal, receiver: ReceiverInForce) -> None:
+    _require_in_reach(principal, receiver.id)
     if not _may_post(principal, receiver):
-        raise PermissionDenied(f"the event receiver {receiver.id} is restricted: only its owner or an administrator may post to it")
+        who = "only its owner, members of its groups and administrators"
+        raise PermissionDenied(f"the event receiver {receiver.id} is restricted: {who} may post to it")
+
+
+def _require_in_reach(principal: Principal, receiver_id: EventReceiverId) -> None:
+    """Of what an API key or token is limited to. Raises PermissionDenied."""
+    if principal.event_receiver_ids is not None and receiver_id not in principal.event_receiver_ids:
+        raise PermissionDenied(f"these credentials are for other event receivers: they may not post to {receiver_id}")
 
 
 async def _check_all(recorder: Recorder, principal: Principal, batch: Batch) -> tuple[dict[int, ReceiverInForce], dict[int, XzeprError]]:
@@ -164,10 +178,24 @@ async def _check_all(recorder: Recorder, principal: Principal, batch: Batch) -> 
 async def _checked(
     recorder: Recorder, principal: Principal, posted: Posted, receiver_id: EventReceiverId, asked: set[tuple[str, int]]
 ) -> ReceiverInForce:
+    """As _check(); a refusal is counted for the audit log: what a forged event opens is a release gate."""
+    try:
+        return await _check(recorder, principal, posted, receiver_id, asked)
+    except PermissionDenied:
+        if recorder.denials is not None:
+            recorder.denials.note(principal, Act.EVENT_POST_REFUSED, receiver_id)
+        raise
+
+
+async def _check(
+    recorder: Recorder, principal: Principal, posted: Posted, receiver_id: EventReceiverId, asked: set[tuple[str, int]]
+) -> ReceiverInForce:
     """The receiver in force as far as this process knows, which the event satisfies. Raises as record_event().
 
     asked: receivers, with their version (0: there is none), that the database was asked about a moment ago; it is asked once for a batch.
     """
+    # Before anything is asked: who may not reach a receiver does not learn whether there is one.
+    _require_in_reach(principal, receiver_id)
     receiver = None if (receiver_id, 0) in asked else await recorder.receivers.get(receiver_id)
     for _ in range(RECHECKS_MAX):
         if receiver is None:
@@ -179,13 +207,13 @@ async def _checked(
                 receiver.id, receiver.resource_version, receiver.schema_text, receiver.default_draft, posted.payload, posted.payload_text
             )
         except (PayloadMismatch, PermissionDenied):
-            # Refused by what is kept in memory, which may be old: only the version in force refuses.
+            # Refused by what is kept in memory, which may be old: only what is in force refuses.
             if (receiver_id, receiver.resource_version) in asked:
                 raise
             in_force = await recorder.receivers.reload(receiver_id)
             if in_force is not None:
                 asked.add((receiver_id, in_force.resource_version))
-                if in_force.resource_version == receiver.resource_version:
+                if in_force == receiver:
                     raise
             receiver = in_force
             continue

@@ -8,6 +8,8 @@ import asyncio
 import time
 from typing import Final
 
+from xzepr.audit.acts import Act
+from xzepr.audit.record import record
 from xzepr.auth.principal import Principal
 from xzepr.db.pool import Database
 from xzepr.db.queries import Queries
@@ -35,6 +37,7 @@ async def evaluate(
             raise NotFound(f"there is no group {group_id}")
         principal.require_owner(group["owner_id"], "group")
         seq: int = await connection.fetchval(queries["request_evaluation"], artifact.artifact_id, group_id, group["resource_version"])
+        await record(connection, principal, Act.GROUP_EVALUATE, group_id, details={"artifact": artifact._asdict(), "seq": seq})
     bell.ring()
     give_up_at_s = time.monotonic() + timeout_s
     while time.monotonic() < give_up_at_s:

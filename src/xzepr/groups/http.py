@@ -2,9 +2,10 @@
 
 from xzepr import clock
 from xzepr.auth.permissions import Permission
-from xzepr.errors import NotFound, PreconditionFailed
+from xzepr.errors import Conflict, NotFound, PreconditionFailed
 from xzepr.groups.evaluate import evaluate
 from xzepr.groups.manage import change_group, create_group, delete_group, get_group, search_groups
+from xzepr.groups.members import GroupMember, GroupMemberPage, NewGroupMember, add_member, list_members, remove_member
 from xzepr.groups.model import (
     Artifact,
     Evaluation,
@@ -19,11 +20,11 @@ from xzepr.groups.model import (
 )
 from xzepr.groups.status import get_status, search_group_artifacts
 from xzepr.house import House
-from xzepr.ids import EventReceiverGroupId
+from xzepr.ids import EventReceiverGroupId, UserId
 from xzepr.page import Created, Page
 from xzepr.preconditions import IfMatch
 from xzepr.web.call import Answer, Call
-from xzepr.web.routes import Route
+from xzepr.web.routes import Route, Whose
 
 _EXAMPLE = {
     "name": "release",
@@ -72,7 +73,7 @@ async def _change(call: Call[House], change: EventReceiverGroupChange) -> EventR
 
 
 async def remove_group(call: Call[House]) -> Answer:
-    await delete_group(call.house.database, _id(call), IfMatch.of(call.headers.get("if-match")), clock.now())
+    await delete_group(call.house.database, call.principal, _id(call), IfMatch.of(call.headers.get("if-match")), clock.now())
     return Answer()
 
 
@@ -89,6 +90,19 @@ async def post_evaluation(call: Call[House]) -> Answer:
 async def show_status(call: Call[House]) -> Answer:
     artifact: Artifact = call.query
     return Answer(await get_status(call.house.database, _id(call), artifact.nvrpp))
+
+
+async def show_members(call: Call[House]) -> Answer:
+    return Answer(await list_members(call.house.database, call.principal, _id(call), call.query))
+
+
+async def post_member(call: Call[House]) -> Answer:
+    return Answer(Created(await add_member(call.house.database, call.principal, _id(call), call.body, clock.now(), call.claim)))
+
+
+async def delete_member(call: Call[House]) -> Answer:
+    await remove_member(call.house.database, call.principal, _id(call), UserId(call.path["user_id"]))
+    return Answer()
 
 
 ROUTES = (
@@ -133,6 +147,7 @@ ROUTES = (
         path="/api/v1/groups/{id}",
         handler=patch_group,
         permission=Permission.GROUP_UPDATE,
+        whose=Whose.OWNER,
         path_params={"id": EventReceiverGroupId},
         body=GroupEnabled,
         answer=EventReceiverGroup,
@@ -148,6 +163,7 @@ ROUTES = (
         path="/api/v1/groups/{id}",
         handler=put_group,
         permission=Permission.GROUP_UPDATE,
+        whose=Whose.OWNER,
         path_params={"id": EventReceiverGroupId},
         body=EventReceiverGroupChange,
         status=204,
@@ -189,6 +205,7 @@ ROUTES = (
         path="/api/v1/groups/{id}/evaluations",
         handler=post_evaluation,
         permission=Permission.GROUP_UPDATE,
+        whose=Whose.OWNER,
         path_params={"id": EventReceiverGroupId},
         body=Artifact,
         answer=Evaluation,
@@ -209,6 +226,54 @@ ROUTES = (
         tag="groups",
         summary="May this artifact move on, and if not, why not?",
         description="Right at the moment of the 201: events that are stored and not yet sequenced count.",
+        problems=(NotFound,),
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/groups/{id}/members",
+        handler=show_members,
+        permission=Permission.GROUP_READ,
+        whose=Whose.MEMBER,
+        path_params={"id": EventReceiverGroupId},
+        query=GroupMemberPage,
+        answer=Page[GroupMember],
+        tag="groups",
+        summary="Who may post to the restricted receivers of a group",
+        description="For its owner, its members and administrators. The newest account comes first.",
+        problems=(NotFound,),
+    ),
+    Route(
+        method="POST",
+        path="/api/v1/groups/{id}/members",
+        handler=post_member,
+        permission=Permission.GROUP_UPDATE,
+        whose=Whose.OWNER,
+        path_params={"id": EventReceiverGroupId},
+        body=NewGroupMember,
+        answer=Created,
+        status=201,
+        tag="groups",
+        summary="Add a member to a group",
+        description=(
+            "For its owner and administrators. A member may post to the restricted receivers that their owners or an administrator put into the "
+            "group; posting at all still needs event:create. The answer is the user's id."
+        ),
+        problems=(NotFound, Conflict),
+        idempotent=True,
+        has_location=False,
+        example_answer={"data": "01M88Q7AG504QSGMQWKDMNZ1V9"},
+    ),
+    Route(
+        method="DELETE",
+        path="/api/v1/groups/{id}/members/{user_id}",
+        handler=delete_member,
+        permission=Permission.GROUP_UPDATE,
+        whose=Whose.OWNER,
+        path_params={"id": EventReceiverGroupId, "user_id": UserId},
+        status=204,
+        tag="groups",
+        summary="Remove a member from a group",
+        description="For its owner and administrators. Every process refuses the user within a second.",
         problems=(NotFound,),
     ),
 )

@@ -3,8 +3,12 @@
 A change of a group decides nothing by itself: it is a fact like any other, the sequencer takes it as the definition from then on, and the status
 shows it at once. Whoever changes a group locks its row before the fact gets its number, so that the versions of one group are numbered
 in their order.
+
+`vouched_receiver_ids` are those that their owner or an administrator put there: whoever is a member of the group may post to them when they are
+restricted. Anybody may put a receiver that is not restricted into a group of their own, and must not thereby let people in once it is restricted.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +16,8 @@ import asyncpg
 from msgspec import UNSET
 
 from xzepr import ids
+from xzepr.audit.acts import Act
+from xzepr.audit.record import record
 from xzepr.auth.principal import Principal
 from xzepr.clock import rfc3339
 from xzepr.db.pool import Connection, Database
@@ -27,6 +33,7 @@ from xzepr.idempotency import Claim, take
 from xzepr.ids import EventReceiverGroupId, EventReceiverId
 from xzepr.page import Page, require_one_way
 from xzepr.preconditions import IfMatch
+from xzepr.receivers.manage import tell_posters_changed
 
 queries = Queries("xzepr.groups")
 
@@ -44,7 +51,7 @@ async def create_group(
     async with database.transaction() as connection:
         if claim is not None:
             await take(connection, claim, group_id)
-        await _require_receivers(connection, principal, receiver_ids)
+        vouched = await _require_receivers(connection, principal, receiver_ids)
         await connection.execute(
             queries["create_group"],
             group_id,
@@ -56,7 +63,10 @@ async def create_group(
             receiver_ids,
             principal.id,
             now,
+            vouched,
         )
+        shown = {"name": group.name, "type": group.type, "enabled": group.enabled, "event_receiver_ids": receiver_ids}
+        await record(connection, principal, Act.GROUP_CREATE, group_id, details=shown)
     return group_id
 
 
@@ -99,9 +109,14 @@ async def change_group(
         wanted = {field: getattr(change, field) for field in ("name", "type", "version", "description", "enabled")}
         changed = {**dict(row), **{field: value for field, value in wanted.items() if value is not UNSET}}
         if receiver_ids is not None:
-            await _require_receivers(connection, principal, receiver_ids)
-            changed["event_receiver_ids"] = receiver_ids
+            vouched = await _require_receivers(connection, principal, receiver_ids, row["event_receiver_ids"])
+            kept = [receiver_id for receiver_id in receiver_ids if receiver_id in row["vouched_receiver_ids"] or receiver_id in vouched]
+            changed |= {"event_receiver_ids": receiver_ids, "vouched_receiver_ids": kept}
+            await tell_posters_changed(connection, set(kept) ^ set(row["vouched_receiver_ids"]))
         if changed == dict(row):
+            return _group(row)
+        if changed == {**dict(row), "vouched_receiver_ids": changed["vouched_receiver_ids"]}:
+            await connection.execute(queries["vouch_for_receivers"], group_id, changed["vouched_receiver_ids"])
             return _group(row)
         await connection.execute(
             queries["modify_group"],
@@ -113,16 +128,35 @@ async def change_group(
             changed["enabled"],
             changed["event_receiver_ids"],
             now,
+            changed["vouched_receiver_ids"],
         )
+        await _record_change(connection, principal, group_id, row, changed)
         return _group(_found(await connection.fetchrow(queries["find_group"], group_id), group_id))
 
 
-async def delete_group(database: Database, group_id: EventReceiverGroupId, if_match: IfMatch, now: datetime) -> None:
+async def _record_change(
+    connection: Connection, principal: Principal, group_id: EventReceiverGroupId, before: asyncpg.Record, changed: dict[str, Any]
+) -> None:
+    """Enabling and disabling have acts of their own when nothing else changes."""
+    fields = [field for field in changed if changed[field] != before[field]]
+    told: dict[str, Any] = {"resource_version": before["resource_version"] + 1}
+    if fields == ["enabled"]:
+        await record(connection, principal, Act.GROUP_ENABLE if changed["enabled"] else Act.GROUP_DISABLE, group_id, details=told)
+        return
+    # What decides a gate is told, the rest named.
+    told["changed"] = fields
+    told |= {field: changed[field] for field in fields if field in ("enabled", "event_receiver_ids")}
+    await record(connection, principal, Act.GROUP_UPDATE, group_id, details=told)
+
+
+async def delete_group(database: Database, principal: Principal, group_id: EventReceiverGroupId, if_match: IfMatch, now: datetime) -> None:
     """Mark it: it decides nothing any more, and is not found. Raises NotFound, PreconditionFailed."""
     async with database.transaction() as connection:
         row = _found(await connection.fetchrow(queries["lock_group"], group_id), group_id)
         if_match.require(row["resource_version"])
         await connection.execute(queries["delete_group"], group_id, now)
+        await tell_posters_changed(connection, row["vouched_receiver_ids"])
+        await record(connection, principal, Act.GROUP_DELETE, group_id, details={"name": row["name"], "type": row["type"]})
 
 
 def _distinct_ids(texts: list[str]) -> list[EventReceiverId]:
@@ -143,8 +177,13 @@ def _distinct_ids(texts: list[str]) -> list[EventReceiverId]:
     return parsed
 
 
-async def _require_receivers(connection: Connection, principal: Principal, receiver_ids: list[EventReceiverId]) -> None:
-    """All are there, and the principal may put them into a group; held against deletion until the commit."""
+async def _require_receivers(
+    connection: Connection, principal: Principal, receiver_ids: list[EventReceiverId], already_there: Sequence[str] = ()
+) -> list[EventReceiverId]:
+    """All are there, and the principal may put those that are new into a group; held against deletion until the commit.
+
+    already_there: receivers of the group as it was, which anybody who may change it may leave there. Returns those that the principal vouches for.
+    """
     rows = {row["id"]: row for row in await connection.fetch(queries["lock_receivers"], receiver_ids)}
     faults = [
         Fault(f"/event_receiver_ids/{place}", f"there is no event receiver {receiver_id}")
@@ -153,9 +192,11 @@ async def _require_receivers(connection: Connection, principal: Principal, recei
     ]
     if faults:
         raise InvalidInput.of_faults(faults)
-    for row in rows.values():
-        if row["restricted"] and not principal.owns(row["owner_id"]):
-            raise PermissionDenied(f"the event receiver {row['id']} is restricted: only its owner or an administrator may put it into a group")
+    vouched = [receiver_id for receiver_id in receiver_ids if principal.owns(rows[receiver_id]["owner_id"])]
+    for receiver_id in receiver_ids:
+        if rows[receiver_id]["restricted"] and receiver_id not in vouched and receiver_id not in already_there:
+            raise PermissionDenied(f"the event receiver {receiver_id} is restricted: only its owner or an administrator may put it into a group")
+    return vouched
 
 
 def _found(row: asyncpg.Record | None, group_id: EventReceiverGroupId) -> asyncpg.Record:
@@ -166,6 +207,7 @@ def _found(row: asyncpg.Record | None, group_id: EventReceiverGroupId) -> asyncp
 
 def _group(row: Any) -> EventReceiverGroup:
     fields: dict[str, Any] = dict(row)
+    fields.pop("vouched_receiver_ids", None)
     fields["created_at"] = rfc3339(fields["created_at"])
     fields["updated_at"] = rfc3339(fields["updated_at"])
     return EventReceiverGroup(**fields)

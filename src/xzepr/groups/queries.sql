@@ -9,14 +9,15 @@ order by r.id
 for key share
 
 -- name: create_group
--- The group, its first version and its fact. $1 id … $8 owner, $9 now.
+-- The group, its first version and its fact. $1 id … $8 owner, $9 now, $10 vouched_receiver_ids.
 with numbered as (
     select nextval('fact_seq') as seq
 ), created as (
     insert into event_receiver_groups (
-        id, name, type, version, description, enabled, event_receiver_ids, owner_id, resource_version, created_at, updated_at
+        id, name, type, version, description, enabled, event_receiver_ids, owner_id, resource_version, created_at, updated_at,
+        vouched_receiver_ids
     )
-    values ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9, $9)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9, $9, $10)
     returning id
 ), versioned as (
     insert into event_receiver_group_versions (
@@ -38,22 +39,22 @@ from event_receiver_groups g
 where g.id = $1 and g.deleted_at is null
 
 -- name: lock_group
--- Before a number is taken: versions of one group must be numbered in their order.
+-- Before a number is taken: versions of one group must be numbered in their order. Also before its members change.
 select
     g.id, g.name, g.type, g.version, g.description, g.enabled, g.event_receiver_ids, g.owner_id,
-    g.resource_version, g.created_at, g.updated_at
+    g.resource_version, g.created_at, g.updated_at, g.vouched_receiver_ids
 from event_receiver_groups g
 where g.id = $1 and g.deleted_at is null
 for update
 
 -- name: modify_group
--- A new version and its fact, behind lock_group. $2 name … $7 event_receiver_ids, $8 now.
+-- A new version and its fact, behind lock_group. $2 name … $7 event_receiver_ids, $8 now, $9 vouched_receiver_ids.
 with numbered as (
     select nextval('fact_seq') as seq
 ), modified as (
     update event_receiver_groups g
     set name = $2, type = $3, version = $4, description = $5, enabled = $6, event_receiver_ids = $7,
-        resource_version = g.resource_version + 1, updated_at = greatest($8, g.updated_at)
+        vouched_receiver_ids = $9, resource_version = g.resource_version + 1, updated_at = greatest($8, g.updated_at)
     where g.id = $1
     returning g.id, g.resource_version, g.created_at, g.updated_at
 ), versioned as (
@@ -66,6 +67,10 @@ with numbered as (
 )
 insert into outbox (seq, kind, event_receiver_group_id, event_receiver_group_version)
 select n.seq, 'group.modified', v.event_receiver_group_id, v.resource_version from versioned v, numbered n
+
+-- name: vouch_for_receivers
+-- Behind lock_group. Who put a receiver into a group is nobody's business but ours: no version, no fact.
+update event_receiver_groups g set vouched_receiver_ids = $2 where g.id = $1
 
 -- name: search_groups
 -- Newest first, behind the cursor. $7: one row more than the page.
@@ -209,3 +214,34 @@ returning seq
 -- name: find_evaluation
 select v.complete, v.message_id, v.position from evaluations v where v.seq = $1
 
+-- name: group_and_membership
+-- Of a group in force: whose it is, and whether this user ($2) is one of its members.
+select
+    g.owner_id,
+    exists (select from group_members m where m.event_receiver_group_id = g.id and m.user_id = $2) as is_member
+from event_receiver_groups g
+where g.id = $1 and g.deleted_at is null
+
+-- name: members_of_group
+-- Newest account first, behind the cursor. $3: one row more than the page. Deleted users are no members any more.
+select m.user_id, u.username, m.added_at, m.added_by
+from group_members m
+join users u on u.id = m.user_id
+where m.event_receiver_group_id = $1 and u.deleted_at is null and ($2::text is null or m.user_id < $2)
+order by m.user_id desc
+limit $3
+
+-- name: hold_user
+-- Held against deletion until the commit.
+select u.username from users u where u.id = $1 and u.deleted_at is null for share
+
+-- name: add_member
+-- No row: it is one already.
+insert into group_members (event_receiver_group_id, user_id, added_at, added_by)
+values ($1, $2, $3, $4)
+on conflict (event_receiver_group_id, user_id) do nothing
+returning user_id
+
+-- name: remove_member
+-- No row: it was none.
+delete from group_members m where m.event_receiver_group_id = $1 and m.user_id = $2 returning m.user_id

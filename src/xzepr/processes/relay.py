@@ -1,6 +1,7 @@
 """The relay: the process in which the sequencer runs (and, with Kafka and webhooks, the sinks).
 
-Any number of relays may run; one leads, the others stand by. The leader also removes what is old (retention/); each makes partitions ahead. A part
+Any number of relays may run; one leads, the others stand by. The leader also removes what is old (retention/) and seals the audit log; each makes
+partitions ahead. A part
 that fails is logged and tried again; only SIGTERM ends the process, and it then frees the lease, so that a standby need not wait for its expiry.
 """
 
@@ -18,6 +19,8 @@ import structlog
 import uvloop
 
 from xzepr import clock, idempotency
+from xzepr.audit.seal import keep_sealing
+from xzepr.auth import changes, logins, oidc, throttle
 from xzepr.db.pool import BY_INDEX_ONLY, CONNECTION_LOST, SERVER_SETTINGS, Database
 from xzepr.db.queries import Queries
 from xzepr.errors import Unavailable
@@ -73,6 +76,7 @@ async def relay(settings: Settings, holder: str, ready: Callable[[], None]) -> i
         asyncio.create_task(_sweep(database), name="sweep"),
         asyncio.create_task(keep_trimming(database, lead, settings), name="trim"),
         asyncio.create_task(keep_applying(database, lead, settings), name="retention"),
+        asyncio.create_task(keep_sealing(database, lead, settings), name="audit"),
     ]
     ready()
     stopped = asyncio.create_task(stop.wait())
@@ -126,11 +130,16 @@ def _waker(sequencer: Sequencer) -> Callable[..., None]:
 
 
 async def _sweep(database: Database) -> None:
-    """Remove what nobody can ask for any more: idempotency keys that count as new, evaluations that nobody waits for."""
+    """Remove what nobody can ask for any more: idempotency keys that count as new, evaluations that nobody waits for, logins that are over or were
+    never finished, changes that every process has heard of, counts of guesses that count no more."""
     while True:
         try:
             now = clock.now()
             await idempotency.sweep(database, now)
+            await logins.sweep(database, now)
+            await changes.sweep(database)
+            await throttle.sweep(database, now)
+            await oidc.sweep(database, now)
             async with database.connection() as connection:
                 await connection.execute(queries["sweep_evaluations"], now - EVALUATIONS_KEPT_FOR)
         except (Unavailable, asyncpg.PostgresError) as error:

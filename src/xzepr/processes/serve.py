@@ -1,8 +1,8 @@
 """The parent: everything that `xzepr serve` starts, in order, and its end in reverse.
 
-Start: embedded PostgreSQL (when no database is configured), migrations, partitions, the listening socket, web workers, the relay. While it runs: a
-dead child is started again; a dead relay's lease is freed at once. SIGTERM or SIGINT: web workers drain, then the relay ends, then the database. A
-parent that is killed leaves nothing: children see the end of their standard input, PostgreSQL gets its death signal.
+Start: embedded PostgreSQL (when no database is configured), signing keys, migrations, partitions, the listening socket, web workers, the relay.
+While it runs: a dead child is started again; a dead relay's lease is freed at once. SIGTERM or SIGINT: web workers drain, then the relay ends, then
+the database. A parent that is killed leaves nothing: children see the end of their standard input, PostgreSQL gets its death signal.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ import msgspec
 import structlog
 
 from xzepr import __version__, clock
+from xzepr.audit.start import record_start
+from xzepr.auth.bootstrap import ensure_administrator, find_first_login
+from xzepr.auth.key_files import KeyFiles, KeysError, make_missing, read_keys
 from xzepr.db import migrate as migrations
 from xzepr.db.pool import CONNECTION_LOST, Database
 from xzepr.embedded import EmbeddedPostgres, default_state_dir
@@ -75,14 +79,17 @@ async def serve(settings: Settings, *, with_relay: bool, with_migrations: bool, 
     """
     stop = _stop_signal()
     shares = Shares.of(settings)
-    async with database_of(settings) as ready_settings:
+    async with database_of(settings) as with_database:
+        ready_settings = with_keys(with_database)
         await prepare_database(ready_settings, with_migrations=with_migrations)
+        first_login = await _ensure_administrator(ready_settings, announce)
+        await _record_start(settings, ready_settings, "serve" if with_relay else "serve --no-relay")
         with _listen(settings) as listening:
             web = [_web_child(ready_settings, shares, listening.fileno(), number) for number in range(shares.workers)]
             relays = [_relay_child(ready_settings)] if with_relay else []
             async with _running([*web, *relays], stop) as started:
                 if started:
-                    _announce(settings, listening, announce)
+                    _announce(settings, listening, announce, first_login)
                     await stop.wait()
                 log.info("serve.draining")
                 await asyncio.gather(*(child.drain(WEB_DRAIN_S) for child in web))
@@ -93,8 +100,10 @@ async def serve(settings: Settings, *, with_relay: bool, with_migrations: bool, 
 async def run_relay_alone(settings: Settings) -> None:
     """`xzepr relay`: one relay under a parent that starts it again when it dies. Raises as serve()."""
     stop = _stop_signal()
-    async with database_of(settings) as ready_settings:
+    async with database_of(settings) as with_database:
+        ready_settings = with_keys(with_database)
         await prepare_database(ready_settings, with_migrations=False)
+        await _record_start(settings, ready_settings, "relay")
         child = _relay_child(ready_settings)
         async with _running([child], stop) as started:
             if started:
@@ -123,6 +132,23 @@ async def database_of(settings: Settings) -> AsyncIterator[Settings]:
         await embedded.stop()
 
 
+def with_keys(settings: Settings) -> Settings:
+    """The settings with the files of the signing keys in them: the configured ones, or those of the state directory, made when they are not there.
+
+    Here and not in the children, so that a key that cannot be used is one clear line. Raises ServeError.
+    """
+    try:
+        files = KeyFiles.of(settings)
+        if files.ours:
+            make_missing(files)
+        read_keys(files)
+    except KeysError as error:
+        raise ServeError(str(error)) from None
+    public = str(files.public) if files.public is not None else None
+    jwt = msgspec.structs.replace(settings.jwt, private_key_path=str(files.private), public_key_path=public)
+    return msgspec.structs.replace(settings, jwt=jwt)
+
+
 def _report_end(watch: asyncio.Task[None]) -> None:
     """watch() ends by being cancelled and by nothing else: another end is a fault of ours, and nobody watches the server any more."""
     if not watch.cancelled():
@@ -144,6 +170,12 @@ async def prepare_database(settings: Settings, *, with_migrations: bool) -> None
         await ensure_partitions(database, clock.now())
 
 
+async def _record_start(settings: Settings, ready_settings: Settings, command: str) -> None:
+    """settings: as they were given; ready_settings: with a database URL."""
+    async with checked_database(ready_settings) as database, database.transaction() as connection:
+        await record_start(connection, settings, command)
+
+
 @asynccontextmanager
 async def checked_database(settings: Settings, *, application_name: str = "xzepr") -> AsyncIterator[Database]:
     """A connection to a database of this version's schema, for a command that works on it directly. settings: with a database URL.
@@ -160,6 +192,17 @@ async def checked_database(settings: Settings, *, application_name: str = "xzepr
             yield database
         finally:
             await database.close()
+
+
+async def _ensure_administrator(settings: Settings, announce: Callable[[str], None]) -> Path | None:
+    """The made-up password of a first administrator is for a person's eyes, or for a file; never for a log. The file, while it opens the door."""
+    state_dir = Path(settings.server.state_dir) if settings.server.state_dir else default_state_dir()
+    try:
+        async with checked_database(settings, application_name="xzepr-serve") as database:
+            await ensure_administrator(database, settings, state_dir, announce if sys.stdout.isatty() else None)
+            return await find_first_login(database, state_dir) if settings.auth.enable_local_auth else None
+    except OSError as error:
+        raise ServeError(f"server.state_dir: the password of the first administrator cannot be written to {state_dir}: {error.strerror}") from None
 
 
 def _direct_url(settings: Settings) -> str:
@@ -261,15 +304,15 @@ async def _all_set(events: list[asyncio.Event]) -> bool:
     return True
 
 
-def _announce(settings: Settings, listening: socket.socket, announce: Callable[[str], None]) -> None:
+def _announce(settings: Settings, listening: socket.socket, announce: Callable[[str], None], first_login: Path | None) -> None:
     host, port = listening.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104  only shown
     announce(f"XZepr {__version__} listens on http://{shown}:{port}  (API pages: http://{shown}:{port}/docs)")
+    if first_login is not None:
+        announce(f"First login: {first_login}")
     if roles := settings.auth.anonymous_roles:
         networks = ", ".join(settings.auth.anonymous_networks)
-        announce(f"OPEN: there are no credentials yet; every caller from {networks} has the roles: {', '.join(roles)}")
-    else:
-        announce("CLOSED: there are no credentials yet and auth.anonymous_roles is empty, so nobody may do anything but look at /health and /docs")
+        announce(f"OPEN: callers without credentials from {networks} have the roles: {', '.join(roles)} (auth.anonymous_roles)")
 
 
-__all__ = ["ServeError", "StartFailed", "checked_database", "database_of", "prepare_database", "run_relay_alone", "serve"]
+__all__ = ["ServeError", "StartFailed", "checked_database", "database_of", "prepare_database", "run_relay_alone", "serve", "with_keys"]

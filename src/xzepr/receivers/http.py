@@ -10,7 +10,7 @@ from xzepr.preconditions import IfMatch
 from xzepr.receivers.manage import change_receiver, create_receiver, delete_receiver, get_receiver, search_receivers
 from xzepr.receivers.model import EventReceiver, EventReceiverChange, EventReceiverPage, NewEventReceiver
 from xzepr.web.call import Answer, Call
-from xzepr.web.routes import Route
+from xzepr.web.routes import Route, Whose
 
 _EXAMPLE = {
     "name": "unit tests",
@@ -48,7 +48,7 @@ async def put_receiver(call: Call[House]) -> Answer:
 
 async def remove_receiver(call: Call[House]) -> Answer:
     if_match = IfMatch.of(call.headers.get("if-match"))
-    await delete_receiver(call.house.database, EventReceiverId(call.path["id"]), if_match, clock.now())
+    await delete_receiver(call.house.database, call.principal, EventReceiverId(call.path["id"]), if_match, clock.now())
     return Answer()
 
 
@@ -94,6 +94,7 @@ ROUTES = (
         path="/api/v1/receivers/{id}",
         handler=put_receiver,
         permission=Permission.RECEIVER_UPDATE,
+        whose=Whose.OWNER,
         path_params={"id": EventReceiverId},
         body=EventReceiverChange,
         status=204,

@@ -5,18 +5,22 @@ version that its payload passed. `Receivers` keeps the versions in force in memo
 whoever relies on it compares the version in the transaction that stores the event (events/record.py).
 """
 
+import time
 from collections import OrderedDict
+from collections.abc import Callable, Collection
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import asyncpg
 import msgspec
 from msgspec import UNSET
 
 from xzepr import ids
+from xzepr.audit.acts import Act
+from xzepr.audit.record import record
 from xzepr.auth.principal import Principal
 from xzepr.clock import rfc3339
-from xzepr.db.pool import Database
+from xzepr.db.pool import Connection, Database
 from xzepr.db.queries import Queries
 from xzepr.errors import Conflict, NotFound
 from xzepr.idempotency import Claim, take
@@ -32,6 +36,26 @@ queries = Queries("xzepr.receivers")
 # What "$schema" absent stands for through the REST door. Source: contract `rest.md`.
 REST_DEFAULT_DRAFT: Final = "2020-12"
 KEPT_MAX: Final = 10_000
+# How long a process that is not told of changes believes who may post to a restricted receiver.
+UNTOLD_TRUST_S: Final = 0.5
+
+
+class News(Protocol):
+    """How a process hears of what changed elsewhere: auth/changes.py."""
+
+    def subscribe(self, kind: str, callback: Callable[[str], None], /) -> None:
+        """callback: called with the subject of each change of this kind, in this process's event loop."""
+        ...
+
+    def is_fresh(self) -> bool:
+        """Whether everything that was committed a second ago has been told."""
+        ...
+
+
+async def tell_posters_changed(connection: Connection, receiver_ids: Collection[str]) -> None:
+    """In the transaction that changes who may post to them, were they restricted."""
+    if receiver_ids:
+        await connection.execute(queries["tell_posters_changed"], sorted(receiver_ids))
 
 
 async def create_receiver(
@@ -66,6 +90,8 @@ async def create_receiver(
             principal.id,
             now,
         )
+        shown = {"name": receiver.name, "type": receiver.type, "version": receiver.version, "restricted": receiver.restricted}
+        await record(connection, principal, Act.RECEIVER_CREATE, receiver_id, details=shown)
     return receiver_id
 
 
@@ -124,9 +150,13 @@ async def change_receiver(
             changed["restricted"],
             now,
         )
+        told = {"resource_version": row["resource_version"] + 1, "changed": [field for field in changed if changed[field] != row[field]]}
+        if "restricted" in told["changed"]:
+            told["restricted"] = changed["restricted"]
+        await record(connection, principal, Act.RECEIVER_UPDATE, receiver_id, details=told)
 
 
-async def delete_receiver(database: Database, receiver_id: EventReceiverId, if_match: IfMatch, now: datetime) -> None:
+async def delete_receiver(database: Database, principal: Principal, receiver_id: EventReceiverId, if_match: IfMatch, now: datetime) -> None:
     """Mark it: nothing can be posted to it any more, and it is not found. Raises NotFound, PreconditionFailed, Conflict while events or groups
     refer to it. (An event that is being stored at the same moment may still come to refer to it; it is marked, not removed.)"""
     async with database.transaction() as connection:
@@ -138,6 +168,7 @@ async def delete_receiver(database: Database, receiver_id: EventReceiverId, if_m
         if by:
             raise Conflict(f"{' and '.join(by)} refer to this event receiver")
         await connection.execute(queries["delete_receiver"], receiver_id, now)
+        await record(connection, principal, Act.RECEIVER_DELETE, receiver_id, details={"name": row["name"], "type": row["type"]})
 
 
 async def _in_force(database: Database, receiver_id: EventReceiverId) -> asyncpg.Record:
@@ -152,36 +183,72 @@ def _found(row: asyncpg.Record | None, receiver_id: EventReceiverId) -> asyncpg.
 
 
 class Receivers:
-    """The versions in force, kept in memory, the least recently used dropped first. Unknown ids are not kept."""
+    """The versions in force, kept in memory, the least recently used dropped first. Unknown ids are not kept.
+
+    Who may post to a restricted one changes without a new version. What is kept of it is trusted while this process hears of such changes (listen()),
+    and otherwise for UNTOLD_TRUST_S after it was read; after that only the database says who may.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._kept: OrderedDict[EventReceiverId, ReceiverInForce] = OrderedDict()
+        # When the statement that read each of them began.
+        self._read_at_s: dict[EventReceiverId, float] = {}
+        self._is_told = _never
+        self._forgotten = 0
+
+    def listen(self, news: News) -> None:
+        """Hear of changes of who may post to a receiver; to be called once, before anything is kept."""
+        news.subscribe("receiver", self.forget)
+        self._is_told = news.is_fresh
+
+    def forget(self, receiver_id: str) -> None:
+        """Who may post to it has changed: what is kept, and what is being read at this moment, may be from before."""
+        self._forgotten += 1
+        self._drop(EventReceiverId(receiver_id))
 
     async def get(self, receiver_id: EventReceiverId) -> ReceiverInForce | None:
         """From memory when it is there, maybe an old version; None: no such receiver now."""
-        kept = self._kept.get(receiver_id)
+        kept = self.kept(receiver_id)
         if kept is None:
             return await self.reload(receiver_id)
         self._kept.move_to_end(receiver_id)
         return kept
 
     def kept(self, receiver_id: str) -> ReceiverInForce | None:
-        """From memory alone, maybe an old version. None: it is not there, which says nothing about the database."""
-        return self._kept.get(EventReceiverId(receiver_id.upper()))
+        """From memory alone, maybe an old version. None: it is not there, or not to be trusted, which says nothing about the database."""
+        kept = self._kept.get(EventReceiverId(receiver_id.upper()))
+        return kept if kept is None or not kept.restricted or self._is_trusted(kept.id) else None
 
     async def reload(self, receiver_id: EventReceiverId) -> ReceiverInForce | None:
         """As the database has it now."""
+        forgotten, began_s = self._forgotten, time.monotonic()
         async with self._database.connection() as connection:
             row = await connection.fetchrow(queries["find_receiver_in_force"], receiver_id)
         if row is None:
-            self._kept.pop(receiver_id, None)
+            self._drop(receiver_id)
             return None
-        receiver = ReceiverInForce(**dict(row))
-        self._kept[receiver_id] = receiver
-        if len(self._kept) > KEPT_MAX:
-            self._kept.popitem(last=False)
+        receiver = ReceiverInForce(**{**dict(row), "poster_ids": frozenset(row["poster_ids"])})
+        if forgotten == self._forgotten:
+            self._keep(receiver, began_s)
         return receiver
+
+    def _keep(self, receiver: ReceiverInForce, began_s: float) -> None:
+        self._kept[receiver.id] = receiver
+        self._read_at_s[receiver.id] = began_s
+        if len(self._kept) > KEPT_MAX:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, receiver_id: EventReceiverId) -> None:
+        self._kept.pop(receiver_id, None)
+        self._read_at_s.pop(receiver_id, None)
+
+    def _is_trusted(self, receiver_id: EventReceiverId) -> bool:
+        return self._is_told() or time.monotonic() - self._read_at_s[receiver_id] < UNTOLD_TRUST_S
+
+
+def _never() -> bool:
+    return False
 
 
 def _receiver(row: asyncpg.Record) -> EventReceiver:

@@ -62,7 +62,10 @@ class EventReceiverChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
 
 
 class ReceiverInForce(msgspec.Struct, frozen=True):
-    """What the write path needs of a receiver's version: enough to check an event, and to be kept in memory."""
+    """What the write path needs of a receiver's version: enough to check an event, and to be kept in memory.
+
+    poster_ids: users who may post to it when it is restricted, besides its owner and administrators; empty when it is not.
+    """
 
     id: EventReceiverId
     resource_version: int
@@ -70,6 +73,7 @@ class ReceiverInForce(msgspec.Struct, frozen=True):
     default_draft: str
     restricted: bool
     owner_id: str | None
+    poster_ids: frozenset[str] = frozenset()
 
 
 def fingerprint_of(name: str, type_: str, version: str, description: str) -> str:

@@ -31,10 +31,22 @@ from event_receivers r
 where r.id = $1 and r.deleted_at is null
 
 -- name: find_receiver_in_force
--- What the write path checks an event against.
-select r.id, r.resource_version, r.schema as schema_text, r.default_draft, r.restricted, r.owner_id
+-- What the write path checks an event against. poster_ids: who may post to it besides its owner and administrators, where it is restricted: members
+-- of the groups that its owner or an administrator put it into.
+select
+    r.id, r.resource_version, r.schema as schema_text, r.default_draft, r.restricted, r.owner_id,
+    array(
+        select distinct m.user_id
+        from event_receiver_groups g
+        join group_members m on m.event_receiver_group_id = g.id
+        where r.restricted and g.event_receiver_ids @> array[r.id] and r.id = any(g.vouched_receiver_ids) and g.deleted_at is null
+    ) as poster_ids
 from event_receivers r
 where r.id = $1 and r.deleted_at is null
+
+-- name: tell_posters_changed
+-- Every process forgets what it keeps of these receivers, restricted or not: one that is becoming so at this moment cannot be told from here.
+insert into auth_changes (kind, subject) select 'receiver', u.id from unnest($1::text[]) as u (id)
 
 -- name: search_receivers
 -- Newest first, behind the cursor. $6: one row more than the page, to know whether there is more.

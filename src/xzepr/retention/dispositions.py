@@ -1,10 +1,16 @@
 """Nothing is removed without a row that says so: the one place where dispositions are made and written."""
 
 from datetime import datetime
+from typing import Any
 
+import msgspec
 import structlog
 
 from xzepr import clock, ids
+from xzepr.audit.acts import Act
+from xzepr.audit.record import record
+from xzepr.auth.principal import SYSTEM
+from xzepr.clock import rfc3339
 from xzepr.db.pool import Connection
 from xzepr.db.queries import Queries
 from xzepr.ids import DispositionId
@@ -50,7 +56,7 @@ def of_messages(first: int, last: int, oldest_at: datetime, newest_at: datetime,
 
 
 async def put(connection: Connection, made: Disposition) -> None:
-    """In the transaction that removes."""
+    """In the transaction that removes. The audit log gets the same facts, so that the disposition is sealed as well."""
     await connection.execute(
         queries["put_disposition"],
         made.id,
@@ -68,6 +74,14 @@ async def put(connection: Connection, made: Disposition) -> None:
         made.partition,
         made.actor,
     )
+    await record(connection, SYSTEM, Act.RETENTION_APPLY, made.id, details=facts_of(made))
+
+
+def facts_of(made: Disposition) -> dict[str, Any]:
+    """All of it but its id, as the audit log keeps it; times to the microsecond, as the table does."""
+    facts = {**msgspec.structs.asdict(made), "at": rfc3339(made.at), "oldest_at": rfc3339(made.oldest_at), "newest_at": rfc3339(made.newest_at)}
+    del facts["id"]
+    return facts
 
 
 def tell(made: Disposition) -> None:

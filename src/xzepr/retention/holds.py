@@ -9,6 +9,9 @@ from typing import Any, Final
 import asyncpg
 
 from xzepr import clock, ids
+from xzepr.audit.acts import Act
+from xzepr.audit.record import record
+from xzepr.auth.principal import SYSTEM
 from xzepr.db.pool import Database
 from xzepr.db.queries import Queries
 from xzepr.errors import InvalidInput, NotFound, Unavailable
@@ -40,6 +43,8 @@ async def add_hold(database: Database, subject: str | Nvrpp, *, reason: str, act
             await connection.execute(queries["add_hold"], *values)
         except asyncpg.LockNotAvailableError:
             raise Unavailable("events are being removed at this moment; the hold was not added: try again") from None
+        held = {"artifact": artifact._asdict()} if artifact is not None else {"event_receiver_id": receiver_id}
+        await record(connection, SYSTEM, Act.RETENTION_HOLD_ADD, hold_id, details={**held, "reason": reason, "actor": actor})
     return hold_id
 
 
@@ -54,10 +59,11 @@ async def list_holds(database: Database) -> list[Hold]:
 
 async def remove_hold(database: Database, hold_id: HoldId, *, actor: str) -> None:
     """Its row stays, with who took it off and when. Raises NotFound when no such hold is in force."""
-    async with database.connection() as connection:
+    async with database.transaction() as connection:
         done = await connection.execute(queries["remove_hold"], hold_id, clock.now(), actor)
-    if done == "UPDATE 0":
-        raise NotFound(f"there is no hold {hold_id}")
+        if done == "UPDATE 0":
+            raise NotFound(f"there is no hold {hold_id}")
+        await record(connection, SYSTEM, Act.RETENTION_HOLD_REMOVE, hold_id, details={"actor": actor})
 
 
 def _check(field: str, text: str, most: int) -> None:

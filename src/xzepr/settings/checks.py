@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from xzepr.settings.model import Settings, is_network, knobs, value_of
+from xzepr.settings.model import Settings, TrustedIssuer, is_network, knobs, value_of
+from xzepr.urls import is_https_or_loopback, is_loopback
 from xzepr.wildcard import covers
 
 _IN_THE_CLEAR: Final = (
@@ -25,7 +26,6 @@ NOT_THERE_YET: Final[dict[str, str | None]] = {
     "server.enable_https": _IN_THE_CLEAR,
     "tls.": _IN_THE_CLEAR,
     "server.dialect": None,
-    "jwt.": None,
     "security.rate_limit.": None,
     "security.validation.max_batch_body_size": None,
     "telemetry.metrics_": None,
@@ -34,11 +34,6 @@ NOT_THERE_YET: Final[dict[str, str | None]] = {
     "telemetry.jaeger_endpoint": None,
     "telemetry.sample_ratio": None,
     "kafka.": None,
-    "auth.enable_local_auth": None,
-    "auth.enable_oidc": None,
-    "auth.keycloak.": None,
-    "auth.trusted_issuers": None,
-    "auth.bootstrap_admin.": None,
     "graphql.": None,
 }
 
@@ -48,7 +43,10 @@ _PROXY_PREFIX_MIN: Final = 8
 _KEY_FILES: Final = ("jwt.private_key_path", "jwt.public_key_path")
 _DATABASE_URLS: Final = ("database.url", "database.direct_url")
 _HTTP_URLS: Final = ("telemetry.otlp_endpoint", "auth.keycloak.issuer_url", "auth.keycloak.redirect_url")
+_CALLBACK: Final = "/api/v1/auth/oidc/callback"
 _PATHS: Final = ("_path", "_location", "_dir", "bindir")
+# Every token of an issuer has them: by themselves they tell no caller from another.
+_SAID_BY_ISSUER: Final = frozenset({"iss", "aud"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +172,51 @@ def _database(settings: Settings) -> Iterator[Finding]:
         yield Finding("database.min_connections", f"{database.min_connections} is more than database.max_connections ({database.max_connections})")
 
 
+def _trusted_issuers(settings: Settings) -> Iterator[Finding]:
+    """A rule that holds for whoever the issuer serves would let the whole world of a public CI system in."""
+    path = "auth.trusted_issuers"
+    names = [each.issuer for each in settings.auth.trusted_issuers]
+    for number, each in enumerate(settings.auth.trusted_issuers):
+        for reason in _faults_of_issuer(each, settings.jwt.issuer):
+            yield Finding(path, f"issuer {number + 1} ({each.issuer}): {reason}")
+        if each.issuer in names[:number]:
+            yield Finding(path, f"issuer {number + 1} ({each.issuer}) stands there twice: put its rules together")
+
+
+def _faults_of_issuer(given: TrustedIssuer, own: str) -> Iterator[str]:
+    if given.issuer == own:
+        yield "is jwt.issuer, the name of this server's own tokens"
+    if given.jwks_url is not None and not is_https_or_loopback(given.jwks_url):
+        yield "jwks_url is not a URL that begins with https:// (http:// only for this machine)"
+    if given.jwks_url is None and not is_https_or_loopback(given.issuer):
+        yield "is not a URL that begins with https://, so its keys cannot be found by discovery: set its jwks_url"
+    for number, rule in enumerate(given.rules, start=1):
+        if all(name in _SAID_BY_ISSUER or not wanted.strip("*") for name, wanted in rule.claims.items()):
+            yield f"rule {number} matches every token of the issuer: name a claim, besides iss and aud, and the value that it must have"
+
+
 def _tls(settings: Settings) -> Iterator[Finding]:
     if settings.server.enable_https:
         for path in ("tls.cert_path", "tls.key_path"):
             if value_of(settings, path) is None:
                 yield Finding(path, "is missing; server.enable_https needs it")
+
+
+def _oidc(settings: Settings) -> Iterator[Finding]:
+    """What goes over plain HTTP can be read and changed on the way: the code, the tokens, the cookie of the session."""
+    if not settings.auth.enable_oidc:
+        return
+    for name in ("issuer_url", "client_id", "redirect_url"):
+        if not getattr(settings.auth.keycloak, name):
+            yield Finding(f"auth.keycloak.{name}", "is missing; auth.enable_oidc needs it")
+    for name in ("issuer_url", "redirect_url"):
+        url = getattr(settings.auth.keycloak, name)
+        parts = _parts(url) if url else None
+        if parts is not None and parts[0] in ("http", "https") and parts[1] and not is_https_or_loopback(url):
+            yield Finding(f"auth.keycloak.{name}", "must begin with https:// unless it is on this machine, and have neither a user nor a fragment")
+    redirect_url = settings.auth.keycloak.redirect_url
+    if redirect_url and not redirect_url.endswith(_CALLBACK):
+        yield Finding("auth.keycloak.redirect_url", f"does not end with {_CALLBACK}, where this server takes the provider's answer")
 
 
 def _home(settings: Settings) -> Iterator[Finding]:
@@ -187,7 +225,18 @@ def _home(settings: Settings) -> Iterator[Finding]:
             yield Finding(knob.path, "begins with ~, which only a shell knows: write the whole path")
 
 
-_CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (_networks, _anonymous, _hosts, _origins, _urls, _database, _tls, _home)
+_CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
+    _networks,
+    _anonymous,
+    _hosts,
+    _origins,
+    _urls,
+    _database,
+    _trusted_issuers,
+    _tls,
+    _oidc,
+    _home,
+)
 
 
 def _key_files(settings: Settings, around: Surroundings) -> Iterator[Finding]:
@@ -240,7 +289,23 @@ def _unwise(settings: Settings) -> Iterator[Finding]:
         yield Finding("auth.anonymous_roles", "callers without credentials have these roles also from other machines")
     if "*" in cors.allowed_origins and cors.allow_credentials:
         yield Finding("security.cors.allowed_origins", "pages of any origin may call with the user's credentials")
+    yield from _idle_oidc(settings)
     yield from _idle_rules(settings)
+
+
+def _idle_oidc(settings: Settings) -> Iterator[Finding]:
+    """A provider that nobody can log in through, or that lets people in who may then do nothing."""
+    keycloak = settings.auth.keycloak
+    if not settings.auth.enable_oidc:
+        if keycloak.issuer_url is not None:
+            yield Finding("auth.keycloak.issuer_url", "has no effect: auth.enable_oidc is off")
+        return
+    if not keycloak.role_map:
+        yield Finding("auth.keycloak.role_map", "is empty: whoever logs in through the provider may do nothing here")
+    parts = _parts(keycloak.redirect_url) if keycloak.redirect_url else None
+    hosts = {host.lower() for host in settings.server.allowed_hosts}
+    if parts is not None and not is_loopback(parts[1]) and parts[1] != settings.server.host.lower() and not {"*", parts[1]} & hosts:
+        yield Finding("auth.keycloak.redirect_url", f"browsers come back to {parts[1]}, which server.allowed_hosts does not name")
 
 
 def _idle_rules(settings: Settings) -> Iterator[Finding]:

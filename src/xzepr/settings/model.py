@@ -61,8 +61,10 @@ class DatabaseSettings(_Section, frozen=True):
 class Jwt(_Section, frozen=True):
     """Access and refresh tokens."""
 
-    private_key_path: Annotated[str | None, _about("PEM file of the RSA key that signs tokens; it must not be readable by everybody.")] = None
-    public_key_path: Annotated[str | None, _about("PEM file of the key that checks tokens.")] = None
+    private_key_path: Annotated[
+        str | None, _about("PEM file of the RSA key that signs tokens; it must not be readable by everybody. null: made in state_dir/keys.")
+    ] = None
+    public_key_path: Annotated[str | None, _about("PEM file of the keys that check tokens, one after another; all count at once.")] = None
     issuer: Annotated[str, _about("Claim iss of our tokens.", min_length=1)] = "xzepr.io"
     audience: Annotated[str, _about("Claim aud of our tokens.", min_length=1)] = "xzepr-api"
     access_token_expiration: Annotated[int, _about("Seconds that an access token is good for.", ge=1, le=_MOST)] = 900
@@ -247,6 +249,7 @@ class Auth(_Section, frozen=True):
     """Who may do what."""
 
     enable_local_auth: Annotated[bool, _about("Log in by name and password.")] = True
+    password_min_chars: Annotated[int, _about("Of a new password. NIST SP 800-63B asks 8, and 15 where nothing else is asked for.", ge=8, le=128)] = 8
     enable_oidc: Annotated[bool, _about("Log in through the section keycloak.")] = False
     keycloak: Keycloak = Keycloak()
     trusted_issuers: Annotated[

@@ -37,10 +37,16 @@ class Tail:
         self._kept: deque[Message] = deque()
         self._kept_bytes = 0
         self._newest = 0
+        self._forgotten = 0
         self._followers = 0
         self._more = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
         self.closed = asyncio.Event()
+
+    def forget(self, _event_id: str) -> None:
+        """An event was redacted: no message that is kept, or being read at this moment, is given out any more; followers read them anew."""
+        self._forgotten += 1
+        self._forget_kept()
 
     async def start_of(self, after: int | None) -> int:
         """The position to read behind: `after`, or now. Raises PositionExpired, InvalidInput for a position not given out yet."""
@@ -124,6 +130,7 @@ class Tail:
             # The first look: only what comes from now on is kept.
             self._newest = max(self._newest, newest - PAGE_MESSAGES_MAX, 0)
         while self._newest < newest:
+            forgotten = self._forgotten
             messages = await self._read_stored(self._newest)
             if not messages:
                 # Trimmed, all of it; a follower that had not read it finds out.
@@ -131,7 +138,8 @@ class Tail:
                 break
             if messages[0].position > self._newest + 1:
                 self._forget_kept()
-            self._keep(messages)
+            if forgotten == self._forgotten:
+                self._keep(messages)
             async with self._more:
                 self._newest = messages[-1].position
                 self._more.notify_all()

@@ -6,12 +6,13 @@ is refused counts too): the place is marked in _Door.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from hashlib import sha256
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 import msgspec
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
@@ -21,9 +22,19 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from xzepr import clock, ids
-from xzepr.auth.authenticate import Authenticator
+from xzepr.audit.acts import Act
+from xzepr.auth.permissions import Permission
 from xzepr.auth.principal import Principal
-from xzepr.errors import BodyTooLarge, InvalidInput, MethodNotAllowed, NotFound, RequestTimeout, UnsupportedMediaType
+from xzepr.errors import (
+    BodyTooLarge,
+    InvalidInput,
+    MethodNotAllowed,
+    NotFound,
+    PermissionDenied,
+    RequestTimeout,
+    Unauthenticated,
+    UnsupportedMediaType,
+)
 from xzepr.idempotency import KEY_MAX_CHARS, Claim, Replayed, find_answer
 from xzepr.inputs import decode_body, decode_query
 from xzepr.page import Created
@@ -39,17 +50,29 @@ ALIAS: Final = "/xzepr/api/v1"
 _encode = msgspec.json.Encoder().encode
 
 
+class Authenticates(Protocol):
+    """auth/authenticate.py, or what stands for it."""
+
+    def anonymous(self, peer: str | None, headers: Headers, request_id: str | None, /) -> Principal:
+        """The caller of a public route: where it comes from, and nothing that it brings is looked at."""
+        ...
+
+    async def authenticate(self, peer: str | None, headers: Headers, request_id: str | None, method: str, /) -> Principal:
+        """Raises InvalidToken, InvalidInput, PermissionDenied, Unavailable."""
+        ...
+
+
 def build_asgi(
     table: Sequence[Route],
     *,
     house: Any,
     settings: Settings,
+    authenticator: Authenticates,
     lifespan: Callable[[Any], AbstractAsyncContextManager[None]],
     static_directory: str,
 ) -> Doorway:
     """The application. Raises IncompleteRoute for a route that must not be served."""
     require_complete(table)
-    authenticator = Authenticator(settings)
     by_path: dict[str, dict[str, Route]] = {}
     # `/events/stream` must not be taken for an id, wherever it stands in the table.
     for route in sorted(table, key=lambda route: route.path.count("{")):
@@ -71,7 +94,7 @@ async def _not_found(_scope: Scope, _receive: Receive, _send: Send) -> NoReturn:
 class _Door:
     """One address with its methods."""
 
-    def __init__(self, methods: dict[str, Route], house: Any, settings: Settings, authenticator: Authenticator) -> None:
+    def __init__(self, methods: dict[str, Route], house: Any, settings: Settings, authenticator: Authenticates) -> None:
         self._methods = methods
         self._allow = allowed_methods(methods)
         self._house = house
@@ -96,11 +119,26 @@ class _Door:
         route = self._methods.get("GET" if request.method == "HEAD" else request.method)
         if route is None:
             raise MethodNotAllowed(f"this address takes {self._allow}", extra={"allow": self._allow})
-        principal = self._authenticator.principal(request.client.host if request.client else None, request.headers)
-        # Rate limits: here.
-        principal.require(route.permissions)
+        peer = request.client.host if request.client else None
+        # Of a public route nothing more is asked: what does not count any more must not stand in the way of a new login.
+        principal = self._authenticator.anonymous(peer, request.headers, request.state.request_id)
+        try:
+            if not route.is_public:
+                principal = await self._authenticator.authenticate(peer, request.headers, request.state.request_id, request.method)
+            # Rate limits: here.
+            route.require(principal)
+            return await self._allowed(request, route, principal)
+        except (PermissionDenied, Unauthenticated):
+            # Logins and posts to a receiver that the caller may not post to have rows of their own.
+            is_post = Permission.EVENT_CREATE in route.permissions and Permission.EVENT_CREATE in principal.permissions
+            if not route.is_public and not is_post:
+                self._house.denials.note(principal, Act.ACCESS_DENIED, None, (route.path, route.method))
+            raise
+
+    async def _allowed(self, request: Request, route: Route, principal: Principal) -> Response:
+        """What the route answers to a principal that has its permissions; it may still not be the owner."""
         path = {name: ids.parse(kind, request.path_params[name], name) for name, kind in route.path_params.items()}
-        query = decode_query(request.scope["query_string"], route.query or _NoQuery)
+        query = decode_query(request.scope["query_string"], route.query or _NoQuery, others=route.other_parameters)
         raw_body, body, tree = b"", None, None
         if route.takes_body:
             form = _form_of(route, request)
@@ -122,20 +160,23 @@ class _Door:
             request_id=request.state.request_id,
             traceparent=traceparent_of(request.headers),
             request=request,
-            claim=self._claim(route, principal, request, raw_body),
+            claim=self._claim(route, path, principal, request, raw_body),
         )
         answer = await (_once(route, call, call.claim) if call.claim is not None else route.handler(call))
         return answer if isinstance(answer, Response) else _response(route, answer)
 
-    def _claim(self, route: Route, principal: Principal, request: Request, raw_body: bytes) -> Claim | None:
-        """Of an Idempotency-Key on a route that makes something. Raises InvalidInput for one that is too long or not plain text."""
+    def _claim(self, route: Route, path: Mapping[str, str], principal: Principal, request: Request, raw_body: bytes) -> Claim | None:
+        """Of an Idempotency-Key on a route that makes something. Raises InvalidInput for one that is too long or not plain text.
+
+        The key belongs to the address with its ids in it: the same reason for the redaction of another event is another act.
+        """
         key = request.headers.get("idempotency-key")
         if key is None or not route.idempotent:
             return None
         if not (0 < len(key) <= KEY_MAX_CHARS and key.isascii() and key.isprintable()):
             raise InvalidInput.at("Idempotency-Key", f"must be 1 to {KEY_MAX_CHARS} printable ASCII characters")
         digest = sha256(raw_body).digest()
-        return Claim(principal.id or "", f"{route.method} {route.path}", key, digest, clock.now(), self._body_timeout_s)
+        return Claim(principal.id or "", f"{route.method} {route.path.format_map(path)}", key, digest, clock.now(), self._body_timeout_s)
 
     async def _read_body(self, request: Request, max_bytes: int) -> bytes:
         """Raises BodyTooLarge before more than the limit is held, RequestTimeout when it does not arrive in time."""
@@ -164,7 +205,8 @@ async def _once(route: Route, call: Call[Any], claim: Claim) -> Answer | Respons
             earlier = replayed.answer
     if earlier.body is not None:
         return Answer(msgspec.Raw(earlier.body.encode()), earlier.status, headers={"Idempotency-Replayed": "true"})
-    return Answer(Created(earlier.id), headers={"Location": f"{route.path}/{earlier.id}", "Idempotency-Replayed": "true"})
+    location = {"Location": f"{route.path}/{earlier.id}"} if route.has_location else {}
+    return Answer(Created(earlier.id), headers={**location, "Idempotency-Replayed": "true"})
 
 
 class _NoQuery(msgspec.Struct, frozen=True):

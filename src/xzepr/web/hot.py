@@ -22,7 +22,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from xzepr import ids
-from xzepr.auth.authenticate import Authenticator
+from xzepr.auth.authenticate import Authenticator, Known
+from xzepr.auth.credentials import API_KEY, Credential, of_authorization
 from xzepr.auth.principal import Principal
 from xzepr.errors import UnknownHost, XzeprError
 from xzepr.ids import MessageId
@@ -35,7 +36,7 @@ log = structlog.get_logger(__name__)
 
 _PLAIN_HEADERS: Final = frozenset(
     {b"host", b"user-agent", b"accept", b"accept-encoding", b"accept-language", b"connection", b"content-type", b"content-length", b"x-request-id"}
-    | {b"traceparent", b"tracestate", b"date"}
+    | {b"traceparent", b"tracestate", b"date", b"authorization", b"x-api-key"}
 )
 HOSTS_KEPT_MAX: Final = 1_000
 
@@ -70,10 +71,24 @@ class HotRoute:
         self._head = b""
         self._head_made_of: Any = None
 
-    def principal(self, client: tuple[str, int] | None) -> Principal | None:
-        """Who a plain request from this address is; None when that is nobody who may."""
-        principal = self._authenticator.principal(client[0] if client else None, Headers())
+    def anonymous(self, client: tuple[str, int] | None) -> Principal | None:
+        """Who a plain request without a credential from this address is; None when that is nobody who may."""
+        principal = self._authenticator.anonymous(client[0] if client else None, Headers(), None)
         return principal if self._permissions <= principal.permissions else None
+
+    def known(self, name: bytes, value: bytes) -> Known | None:
+        """What is in memory of the credential in this header, if it may post. None: the ordinary way must look at it."""
+        try:
+            text = value.decode("ascii")
+            credential = of_authorization(text) if name == b"authorization" else Credential(API_KEY, text.strip())
+        except (XzeprError, UnicodeDecodeError):
+            return None
+        known = self._authenticator.known(credential)
+        return known if known is not None and self._permissions <= known.principal.permissions else None
+
+    def use(self, known: Known) -> Principal | None:
+        """Of one that known() gave, maybe long ago; None when it may not be accepted any more without asking."""
+        return self._authenticator.used(known) if self._authenticator.counts(known) else None
 
     def knows_host(self, host: bytes, server: tuple[str, int | None] | None) -> bool:
         """Whether the ordinary rule takes it."""
@@ -141,14 +156,18 @@ class HotProtocol(HttpToolsProtocol):
         self._held: list[bytes] | None = None
         self._request_id = b""
         self._traceparent: str | None = None
+        self._anonymous: Principal | None = None
         self._principal: Principal | None = None
+        # A caller sends the same credential with each request: looked up once a connection, and held against what ended since at each use.
+        self._credential = b""
+        self._known: Known | None = None
         self._at_rest_since_s = 0.0
         self._rest_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """From asyncio, once."""
         super().connection_made(transport)
-        self._principal = self._hot.principal(self.client)
+        self._anonymous = self._hot.anonymous(self.client)
 
     def on_message_begin(self) -> None:
         """From the parser: without what only the ordinary way needs."""
@@ -212,7 +231,7 @@ class HotProtocol(HttpToolsProtocol):
     def _is_plain(self) -> bool:
         """Whether a short way may be taken, as far as method, address, headers and the state of the connection tell."""
         parser = self.parser
-        if self.url != self._hot.path or parser.get_method() != b"POST" or self._principal is None:
+        if self.url != self._hot.path or parser.get_method() != b"POST":
             return False
         if self.cycle is not None and not self.cycle.response_complete:
             return False
@@ -230,10 +249,31 @@ class HotProtocol(HttpToolsProtocol):
             return False
         if seen.get(b"content-type") != b"application/json" or not self._hot.knows_host(seen.get(b"host", b""), self.server):
             return False
+        self._principal = self._principal_of(seen)
+        if self._principal is None:
+            return False
         given = seen.get(b"x-request-id", b"")
         self._request_id = given if given and is_request_id(given.decode("latin-1")) else b""
         self._traceparent = traceparent_of(Headers(raw=self.headers)) if b"traceparent" in seen else None
         return True
+
+    def _principal_of(self, seen: dict[bytes, bytes]) -> Principal | None:
+        """None: nobody who may, or somebody whom only the ordinary way can tell."""
+        name = b"authorization" if b"authorization" in seen else b"x-api-key"
+        credential = seen.get(name)
+        if credential is None:
+            return self._anonymous
+        if name == b"authorization" and b"x-api-key" in seen:
+            return None
+        if credential != self._credential or self._known is None:
+            self._credential, self._known = credential, self._hot.known(name, credential)
+        if self._known is None:
+            return None
+        principal = self._hot.use(self._known)
+        if principal is None:
+            # The ordinary way looks at it anew; the next request finds what it found.
+            self._known = None
+        return principal
 
     def _answer(self, taken: _Taken, answer: HotAnswer, request_id: bytes, body: bytes, headers: RawHeaders) -> None:
         transport = self.transport

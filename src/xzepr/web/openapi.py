@@ -21,6 +21,7 @@ from xzepr.errors import (
     InFlight,
     InvalidId,
     InvalidInput,
+    InvalidToken,
     MalformedBody,
     MethodNotAllowed,
     NotFound,
@@ -63,6 +64,8 @@ _TAGS: Final = {
     "receivers": "Kinds of acts, each with the JSON Schema of its payloads.",
     "groups": "Receivers that together decide something: release gates, and why they are shut.",
     "stream": "All messages, by position.",
+    "accounts": "Logins and tokens, users and what they may do.",
+    "logins": "How people come in: through the provider, in a browser or from the command line.",
     "service": "The server itself.",
 }
 # Description, schema, and whether it stands on each answer that names it.
@@ -79,6 +82,8 @@ _HEADERS: Final[dict[str, tuple[str, dict[str, Any], bool]]] = {
     "Allow": ("The methods that this address takes.", {"type": "string"}, True),
     "Retry-After": ("Seconds to wait before the next try.", {"type": "string", "pattern": "^[0-9]+$"}, False),
 }
+# Where a browser is sent on to: here or to another server.
+_GO_ON: Final = {"Location": {"description": "Where to go on.", "required": True, "schema": {"type": "string", "format": "uri-reference"}}}
 _IDEMPOTENCY_KEY: Final = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -102,8 +107,14 @@ _LAST_EVENT_ID: Final = {
 }
 # What the name of a field says beyond its type: the contract fixes names, and what is an id or a time by its name is one everywhere.
 _BY_NAME: Final[dict[str, dict[str, Any]]] = {
-    **{name: {"pattern": ULID["pattern"]} for name in ("id", "event_id", "event_receiver_id", "event_receiver_ids", "last_event_id", "message_id")},
-    **{name: {"format": "date-time"} for name in ("created_at", "updated_at", "decided_at", "last_event_at", "time")},
+    **{
+        name: {"pattern": ULID["pattern"]}
+        for name in ("id", "event_id", "event_receiver_id", "event_receiver_ids", "last_event_id", "message_id", "user_id")
+    },
+    **{
+        name: {"format": "date-time"}
+        for name in ("created_at", "updated_at", "decided_at", "expires_at", "last_event_at", "last_login_at", "last_used_at", "added_at", "time")
+    },
     "fingerprint": {"pattern": "^[0-9a-f]{64}$"},
 }
 # What the example of a problem tells.
@@ -192,6 +203,8 @@ def _operation(route: Route, by_type: dict[Any, Any], *, has_etag: bool) -> dict
         operation["requestBody"] = {"required": True, "content": _bodies(route, by_type)}
     answer = _success(route, by_type, has_etag=has_etag)
     operation["responses"] = {str(route.status): answer, **_problem_answers(route)}
+    for status in route.redirects:
+        operation["responses"].setdefault(str(status), {"description": "Sent on.", "headers": _headers(["X-Request-ID"]) | _GO_ON})
     for status in route.other_statuses:
         # The same body beside the problem of that status.
         other = operation["responses"].setdefault(str(status), {**answer, "content": {}})
@@ -230,6 +243,8 @@ def _success(route: Route, by_type: dict[Any, Any], *, has_etag: bool) -> dict[s
     if route.idempotent:
         names.append("Idempotency-Replayed")
     answer: dict[str, Any] = {"description": route.summary, "headers": _headers(names)}
+    if route.status in route.redirects:
+        answer["headers"] |= _GO_ON
     if route.answer is not None:
         answer["content"] = {route.media_type: _content(by_type[_key(route.answer)], route.answer, route.example_answer)}
     if route.has_page:
@@ -275,8 +290,10 @@ def _query_schema(hint: Any) -> dict[str, Any]:
     if hint in _IDS or any(kind in _IDS for kind in alternatives):
         return ULID
     schema = msgspec.json.schema(hint)
+    # An enum is told by reference, which leads nowhere from here.
+    named = schema.pop("$defs", {})
     if isinstance(schema.get("anyOf"), list):
-        kinds = [kind for kind in schema["anyOf"] if kind != {"type": "null"}]
+        kinds = [named.get(kind.get("$ref", "").rpartition("/")[2], kind) for kind in schema["anyOf"] if kind != {"type": "null"}]
         schema = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
     if hint is datetime or datetime in alternatives:
         schema = {"type": "string", "format": "date-time", "description": "RFC 3339 with its zone."}
@@ -286,8 +303,8 @@ def _query_schema(hint: Any) -> dict[str, Any]:
 def problems_of(route: Route) -> list[type[XzeprError]]:
     """Every problem that the route may answer, by status."""
     kinds: set[type[XzeprError]] = {UnknownHost, InvalidInput, Unavailable, XzeprError, *route.problems}
-    if route.permissions:
-        kinds |= {Unauthenticated, PermissionDenied}
+    if not route.is_public:
+        kinds |= {Unauthenticated, InvalidToken, PermissionDenied}
     if route.path_params:
         kinds.add(InvalidId)
     if route.method != "GET":
@@ -313,11 +330,15 @@ def _problem_answers(route: Route) -> dict[str, Any]:
     by_status: dict[int, list[type[XzeprError]]] = {}
     for kind in problems_of(route):
         by_status.setdefault(kind.status, []).append(kind)
-    return {str(status): _problem_answer(status, kinds) for status, kinds in by_status.items()}
+    answers = {str(status): _problem_answer(status, kinds) for status, kinds in by_status.items()}
+    if route.redirects:
+        for answer in answers.values():
+            answer["content"]["text/html"] = {"schema": {"type": "string"}}
+    return answers
 
 
 def _problem_answer(status: int, kinds: list[type[XzeprError]]) -> dict[str, Any]:
-    special = {401: ["WWW-Authenticate"], 405: ["Allow"], 503: ["Retry-After"]}.get(status, [])
+    special = {401: ["WWW-Authenticate"], 405: ["Allow"], 429: ["Retry-After"], 503: ["Retry-After"]}.get(status, [])
     codes = {"status": {"const": status}, "error": {"enum": [kind.code for kind in kinds]}}
     schema = {"allOf": [{"$ref": _REF.format(name="Problem")}, {"type": "object", "properties": codes}]}
     examples = {kind.code: {"$ref": f"#/components/examples/{kind.code}"} for kind in kinds}

@@ -86,6 +86,11 @@ def routes(documented: Sequence[Route]) -> list[Route]:
     return own
 
 
+def failure_page(title: str, reason: str, request_id: str, *, again: str) -> str:
+    """For a person whose browser was sent here and cannot go on. again: the path to begin anew."""
+    return _page("failure.html", title=escape(title), reason=escape(reason), again=escape(again), request_id=escape(request_id))
+
+
 def prefers_html(accept: str) -> bool:
     """Whether an Accept header ranks a page above JSON. A bare `*/*` is a program."""
     ranks = {"text/html": 0.0, "application/json": 0.0}

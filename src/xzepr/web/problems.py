@@ -11,7 +11,7 @@ import msgspec
 import structlog
 from starlette.responses import Response
 
-from xzepr.errors import MethodNotAllowed, RequestTimeout, Unauthenticated, Unavailable, XzeprError
+from xzepr.errors import InvalidToken, MethodNotAllowed, RequestTimeout, TooManyAttempts, Unauthenticated, Unavailable, XzeprError
 
 log = structlog.get_logger(__name__)
 
@@ -77,10 +77,15 @@ def title_of(kind: type[XzeprError]) -> str:
 
 
 def _headers_of(error: XzeprError) -> Mapping[str, str]:
+    if isinstance(error, InvalidToken):
+        # RFC 6750: by this word a client knows that another token may help.
+        return {"WWW-Authenticate": 'Bearer realm="xzepr", error="invalid_token"'}
     if isinstance(error, Unauthenticated):
         return {"WWW-Authenticate": 'Bearer realm="xzepr"'}
     if isinstance(error, Unavailable):
         return {"Retry-After": str(RETRY_AFTER_S)}
+    if isinstance(error, TooManyAttempts):
+        return {"Retry-After": str(error.extra.get("retry_after", RETRY_AFTER_S))}
     if isinstance(error, MethodNotAllowed):
         return {"Allow": str(error.extra.get("allow", ""))}
     if isinstance(error, RequestTimeout):

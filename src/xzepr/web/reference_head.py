@@ -11,7 +11,8 @@ try it at `/docs`; `xzepr openapi` prints the document. Words are those of the [
 ```sh
 XZEPR_URL=${{XZEPR_URL:-http://127.0.0.1:8042}}
 curl -sf "$XZEPR_URL/api/v1/status"
-curl -sf "$XZEPR_URL/api/v1/receivers?type=dev.cdevents.artifact.signed&limit=1"
+XZEPR_API_KEY=${{XZEPR_API_KEY:-$(xzepr api-key create --name "looking around" --scope receiver:read --expires-in 1h)}}
+curl -sf -H "X-API-Key: $XZEPR_API_KEY" "$XZEPR_URL/api/v1/receivers?type=dev.cdevents.artifact.signed&limit=1"
 ```
 
 ## Rules for every route
@@ -19,8 +20,10 @@ curl -sf "$XZEPR_URL/api/v1/receivers?type=dev.cdevents.artifact.signed&limit=1"
 **Addresses.** Everything below `/api/v1` is also at `/xzepr/api/v1`. A trailing slash makes no difference and no redirect. `HEAD` works where `GET`
 does, `OPTIONS` everywhere; another method is 405 with `Allow`. An unknown query parameter is 400.
 
-**Who may call.** A route names the permission it needs, or is public. There are no accounts yet: a caller without credentials has the roles of
-`auth.anonymous_roles`, and those only from `auth.anonymous_networks`; see [Settings](../explanations/settings.md#who-may-call-what).
+**Who may call.** A route names the permission it needs, or is public. A request shows one credential: `Authorization: Bearer` with the token of a
+login or of a [trusted issuer](../how_to/ci_without_secrets.md), or `X-API-Key` with an [API key](../how_to/api_keys_for_ci.md). One that does not
+count is 401, never nobody. A caller without any has the roles of `auth.anonymous_roles`, none unless set; see
+[Settings](../explanations/settings.md#who-may-call-what).
 
 {roles}
 
@@ -73,7 +76,7 @@ root of the body, `?name` is a query parameter. What each code means is [below](
 `foreign_origin`). The server answers only for hosts that it knows (`server.allowed_hosts`). No page here loads anything from another host:
 `/static/…` and `/favicon.ico` are served from the package.
 
-**Not there yet:** accounts, tokens and API keys, batches, CloudEvents, redaction, rate limits and their headers, WebSocket, GraphQL, replays,
+**Not there yet:** accounts, tokens and API keys, batches, CloudEvents, rate limits and their headers, WebSocket, GraphQL, replays,
 `/metrics`. The [roadmap](../explanations/production_readiness_roadmap.md) says what that means for production.
 """
 
@@ -84,13 +87,18 @@ ADVICE: Final = {
     "malformed_body": "Send one JSON value in UTF-8; `errors` has the place.",
     "invalid_id": "Send the id as it was given to you.",
     "unknown_host": "Call by a name in `server.allowed_hosts`, or add the name there.",
-    "unauthenticated": "Call from an address in `auth.anonymous_networks`; there are no credentials yet.",
+    "unauthenticated": "Log in (`xzepr login`, `POST /api/v1/auth/login`), or send an API key as `X-API-Key`.",
+    "invalid_credentials": "Try again with the right name and password; an administrator can give another password.",
+    "invalid_token": "Get a new token; `detail` says what is wrong with this one.",
+    "login_failed": "Log in again; `detail` says what the login failed by.",
     "permission_denied": "Ask for a role that has the permission which `detail` names.",
     "foreign_origin": "Add the page's origin to `security.cors.allowed_origins`, if it is yours.",
     "not_found": "Check the id; what was deleted is not found either.",
     "method_not_allowed": "Use a method that `Allow` names.",
     "request_timeout": "Send the body faster, or raise `server.request_timeout_seconds`.",
     "in_flight": "Ask again in a while with the same key: the first request then has its answer.",
+    "too_many_attempts": "Wait as long as `Retry-After` says.",
+    "refresh_superseded": "Use the pair that the other request with this token was given.",
     "conflict": "Read the object again; `detail` says what it conflicts with.",
     "position_expired": "Begin again at `oldest`; what lies before it is gone.",
     "precondition_failed": "Read the object again, apply your change to it, and send its new `ETag`.",
@@ -99,4 +107,5 @@ ADVICE: Final = {
     "payload_mismatch": "Mend every fault in `errors`, or the receiver's schema.",
     "validation_too_costly": "Make the schema simpler: less recursion, fewer alternatives, shorter patterns.",
     "unavailable": "Try again after `Retry-After` seconds; `/health` says which part is down.",
+    "provider_unavailable": "Try again; if it stays, `detail` says what the provider does, and `auth.keycloak` where it should be.",
 }

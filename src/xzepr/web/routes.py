@@ -6,13 +6,15 @@ that its method needs, is refused when the application is built, so it cannot be
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Literal
 
 import msgspec
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
-from xzepr.auth.permissions import Permission, Public
+from xzepr.auth.permissions import Authenticated, Permission, Public
+from xzepr.auth.principal import Principal
 from xzepr.errors import XzeprError
 from xzepr.web.call import Answer
 
@@ -39,18 +41,28 @@ class Form:
         return self.chosen_by(headers) if self.chosen_by is not None else media_type == self.media_type
 
 
+class Whose(Enum):
+    """Whose the object of a route must be, besides the permission; administrators are never bound by it. Enforced where the object is read."""
+
+    ANYBODY = "anybody's"
+    OWNER = "its owner"
+    MEMBER = "its owner or a member"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One method of one address.
 
-    permission: one, several (all needed), or PUBLIC. path_params: name to the id type that it is parsed as. query, body, answer: types
-    for msgspec; answer None: no body. problems: what may be answered besides the problems that follow from the rest.
+    permission: one, several (all needed), AUTHENTICATED, or PUBLIC. whose: told in the documents, and compared with what happens by a test.
+    path_params: name to the id type that it is parsed as. query, body, answer: types for msgspec; answer None: no body. problems: what may be
+    answered besides the problems that follow from the rest.
     """
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
     path: str
     handler: Handler
-    permission: Permission | tuple[Permission, ...] | Public | None = None
+    permission: Permission | tuple[Permission, ...] | Authenticated | Public | None = None
+    whose: Whose = Whose.ANYBODY
     path_params: Mapping[str, Callable[[str], str]] = field(default_factory=dict)
     query: type[msgspec.Struct] | None = None
     body: type[msgspec.Struct] | None = None
@@ -68,6 +80,10 @@ class Route:
     in_document: bool = True
     # A browser gets a page from the same address.
     has_page: bool = False
+    # Statuses by which a browser is sent on, without a body. One that cannot be sent on is shown a page that says why.
+    redirects: tuple[int, ...] = ()
+    # Parameters that `query` does not name are ignored: the query is written by somebody else.
+    other_parameters: bool = False
     # Answered with the same body, for callers who look at the status alone.
     other_statuses: tuple[int, ...] = ()
     # Takes an Idempotency-Key; its answer is the id of what was made.
@@ -83,11 +99,23 @@ class Route:
         return self.body is not None or bool(self.forms)
 
     @property
+    def is_public(self) -> bool:
+        """Whether nobody is asked who they are."""
+        return isinstance(self.permission, Public)
+
+    @property
     def permissions(self) -> tuple[Permission, ...]:
-        """Needed, all of them; none for a public route."""
-        if self.permission is None or isinstance(self.permission, Public):
+        """Needed, all of them; none for a route that is public, or for everybody who is known."""
+        if self.permission is None or isinstance(self.permission, (Public, Authenticated)):
             return ()
         return self.permission if isinstance(self.permission, tuple) else (self.permission,)
+
+    def require(self, principal: Principal) -> None:
+        """Raises Unauthenticated, PermissionDenied."""
+        if self.permissions:
+            principal.require(self.permissions)
+        elif not self.is_public:
+            principal.require_known()
 
 
 class IncompleteRoute(Exception):
@@ -101,7 +129,7 @@ def require_complete(routes: Iterable[Route]) -> None:
         where = f"{route.method} {route.path}"
         if route.permission is None or route.permission == ():
             raise IncompleteRoute(f"{where} names neither a permission nor PUBLIC")
-        if route.answer is None and route.status not in (204, 205, 304):
+        if route.answer is None and route.status not in (204, 205, 304, *route.redirects):
             raise IncompleteRoute(f"{where} names no type for its answer")
         if route.body is None and route.method in ("PUT", "PATCH"):
             raise IncompleteRoute(f"{where} names no type for its body")

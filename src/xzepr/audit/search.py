@@ -1,0 +1,69 @@
+"""The read path of the audit log: a page of rows."""
+
+from datetime import datetime
+
+import asyncpg
+import msgspec
+
+from xzepr import ids
+from xzepr.audit.model import Actor, AuditPage, AuditRow
+from xzepr.clock import rfc3339
+from xzepr.db.conditions import Conditions
+from xzepr.db.pool import Database
+from xzepr.db.queries import Queries
+from xzepr.events.walk import Walk
+from xzepr.ids import AuditId
+from xzepr.page import Page
+
+queries = Queries("xzepr.audit")
+
+
+async def search_acts(database: Database, page: AuditPage) -> Page[AuditRow]:
+    """Newest first. One request looks at a bounded number of rows, so a page may be short while there is more."""
+    conditions = _conditions(page)
+    walk = Walk(
+        conditions,
+        queries["search_acts"],
+        queries["search_acts_stop"],
+        after=page.after,
+        oldest=_lowest(page.from_),
+        to=_lowest(page.to),
+        is_filtered=conditions.has_filters,
+    )
+    return await walk.page(database, page.limit, _row, lambda row: row.id)
+
+
+def _conditions(page: AuditPage) -> Conditions:
+    """One index walks: the actor's, else the act's; what no index has is checked on the way."""
+    conditions = Conditions()
+    by_actor = page.actor is not None and ids.is_ulid(page.actor)
+    if page.actor is not None and by_actor:
+        conditions.walk("actor_id = ", page.actor.upper())
+    else:
+        conditions.filter("actor_name = ", page.actor)
+    if page.act is not None and page.act.endswith("*"):
+        conditions.filter("act ^@ ", page.act.removesuffix("*"))
+    elif by_actor:
+        conditions.filter("act = ", page.act)
+    else:
+        conditions.walk("act = ", page.act)
+    conditions.filter("outcome = ", page.outcome)
+    return conditions
+
+
+def _lowest(moment: datetime | None) -> str | None:
+    return ids.lowest_at(moment) if moment is not None else None
+
+
+def _row(row: asyncpg.Record) -> AuditRow:
+    return AuditRow(
+        id=AuditId(row["id"]),
+        at=rfc3339(row["at"]),
+        actor=Actor(id=row["actor_id"], name=row["actor_name"], how=row["actor_kind"]),
+        act=row["act"],
+        object_id=row["object_id"],
+        outcome=row["outcome"],
+        address=row["address"],
+        request_id=row["request_id"],
+        details=msgspec.Raw(row["details"].encode()),
+    )
