@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import json
 import os
+import secrets
 import time
 from typing import Any
 
@@ -18,7 +19,7 @@ import httpx2
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded_by
 
-from support.cast import make_group, make_receiver, post_event
+from support.cast import created, make_group, make_receiver, post_event
 from support.installation import Installation
 from support.openapi_answers import Answers
 from support.openapi_cases import KNOWN, KNOWN_MAX, Case, Requests
@@ -58,6 +59,7 @@ class Sender:
             "spare": [make_receiver(http) for _ in range(KNOWN_MAX)],
             "group": [self._make_group(receivers[place : place + 2]) for place in range(KNOWN_MAX)],
             "user": users,
+            "account": [self._make_account() for _ in range(KNOWN_MAX)],
             "event": [post_event(http, receiver) for receiver in receivers],
         }
 
@@ -87,7 +89,12 @@ class Sender:
         gone = path.rstrip("/").rpartition("/")[2].upper()
         for kind, ids in self.known.items():
             if gone in ids:
-                ids[ids.index(gone)] = make_receiver(self.http) if kind == "spare" else self._make_group(self._receivers[:2])
+                makers = {"spare": lambda: make_receiver(self.http), "account": self._make_account}
+                ids[ids.index(gone)] = makers.get(kind, lambda: self._make_group(self._receivers[:2]))()
+
+    def _make_account(self) -> str:
+        body = {"username": f"fuzzed {secrets.token_hex(6)}", "password": "correct horse battery staple"}
+        return created(self.http.post("/api/v1/admin/users", json=body))
 
     def _make_group(self, receiver_ids: list[str]) -> str:
         """With half of the users as members: the others can be added, these can be removed."""

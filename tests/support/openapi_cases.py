@@ -377,11 +377,11 @@ def encoded(pairs: list[tuple[str, str]]) -> str:
 
 
 def _kind_of(operation: Operation) -> str:
-    """Whose id stands in the path. What is changed or deleted is kept apart from the receivers that events are posted to."""
+    """Whose id stands in the path. What is changed or deleted is kept apart from the receivers that events are posted to, and from members."""
     if "/receivers/" in operation.path:
         return "receiver" if operation.method == "GET" else "spare"
     if "/users/" in operation.path:
-        return "user"
+        return "account"
     return "group" if "/groups/" in operation.path else "event"
 
 
