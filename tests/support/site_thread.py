@@ -24,7 +24,7 @@ def free_port() -> Iterator[tuple[socket.socket, str]]:
 def served(settings: Settings, listening: socket.socket) -> Iterator[PlainLogins]:
     """Until the end of the block, in a thread with a loop of its own."""
     logins = PlainLogins()
-    app = build_app(build_house(settings, connections_min=1, connections_max=4, logins=logins))
+    app = build_app(build_house(settings, connections_min=1, connections_max=4, provider_logins=logins))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2))
     thread = threading.Thread(target=lambda: server.run(sockets=[listening]), daemon=True)
     thread.start()
