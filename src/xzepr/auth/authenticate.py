@@ -18,7 +18,7 @@ from typing import Final
 from starlette.datastructures import Headers
 
 from xzepr import clock
-from xzepr.auth import changes, credentials
+from xzepr.auth import credentials
 from xzepr.auth.api_keys import Uses
 from xzepr.auth.browser import find_session, is_secure, require_csrf, session_cookie
 from xzepr.auth.changes import Changes
@@ -110,8 +110,6 @@ class Authenticator:
         self._is_secure = is_secure(settings)
         self.uses = Uses(database)
         self._known: OrderedDict[bytes, Known] = OrderedDict()
-        self._by_key: dict[str, bytes] = {}
-        heard.subscribe(changes.API_KEY, self._forget_key)
 
     def anonymous(self, peer: str | None, headers: Headers, request_id: str | None) -> Principal:
         """The caller of a public route: where it comes from, and nothing that it brings is looked at."""
@@ -136,6 +134,8 @@ class Authenticator:
         """See authenticate()."""
         found = self.known(credential)
         if found is None:
+            # What did not count once must not count again when the reason for it is forgotten.
+            self._known.pop(_name(credential), None)
             found = await self._verify(credential)
             self._keep(credential, found)
         return self.used(found)
@@ -151,7 +151,7 @@ class Authenticator:
             return False
         if known.generation is not None and known.generation != self._tokens.generation:
             return False
-        return known.ends_at > time.time() and not self._changes.ends(known.user_id, known.epoch, known.principal.family_id)
+        return known.ends_at > time.time() and not self._changes.ends(known.user_id, known.epoch, known.principal.family_id, known.principal.key_id)
 
     def used(self, known: Known) -> Principal:
         """Note the use of a key."""
@@ -222,17 +222,8 @@ class Authenticator:
         name = _name(credential)
         self._known[name] = known
         self._known.move_to_end(name)
-        if known.principal.key_id is not None:
-            self._by_key[known.principal.key_id] = name
         if len(self._known) > KNOWN_MAX:
-            _, dropped = self._known.popitem(last=False)
-            if dropped.principal.key_id is not None:
-                self._by_key.pop(dropped.principal.key_id, None)
-
-    def _forget_key(self, key_id: str) -> None:
-        name = self._by_key.pop(key_id, None)
-        if name is not None:
-            del self._known[name]
+            self._known.popitem(last=False)
 
 
 def _name(credential: Credential) -> bytes:

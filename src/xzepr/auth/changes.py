@@ -70,9 +70,9 @@ class Changes:
         """Whether what this process knows is good enough to accept by."""
         return self._asked_at_s is not None and time.monotonic() - self._asked_at_s < FRESH_S
 
-    def ends(self, user_id: str | None, epoch: int, family_id: str | None) -> bool:
-        """Whether a credential of this user, made in this epoch, by this login, is over."""
-        return self._epochs.get(user_id or "", 0) > epoch or family_id in self._ended
+    def ends(self, user_id: str | None, epoch: int, family_id: str | None, key_id: str | None = None) -> bool:
+        """Whether a credential of this user, made in this epoch, by this login or as this key, is over."""
+        return self._epochs.get(user_id or "", 0) > epoch or family_id in self._ended or key_id in self._ended
 
     async def open(self) -> None:
         """Read once, then go on reading. Raises Unavailable."""
@@ -122,7 +122,7 @@ class Changes:
         if kind == USER:
             assert epoch is not None
             self._epochs[subject] = max(self._epochs.get(subject, 0), epoch)
-        elif kind == FAMILY:
+        elif kind in (FAMILY, API_KEY):
             self._ended.setdefault(subject, time.monotonic())
         for listener in self._listeners.get(kind, ()):
             listener(subject)
