@@ -12,7 +12,7 @@ from xzepr.db.conditions import Conditions
 from xzepr.db.pool import Database
 from xzepr.db.queries import Queries
 from xzepr.errors import InvalidInput
-from xzepr.events.walk import Walk
+from xzepr.events.walk import newest_first
 from xzepr.groups.status import queries as group_queries
 from xzepr.groups.status import statuses_of
 from xzepr.page import Page
@@ -26,8 +26,17 @@ GROUPS_MAX: Final = 100
 async def search_artifacts(database: Database, page: ArtifactPage) -> Page[TouchedArtifact]:
     """The most recently touched first."""
     # Of an artifact only its newest event is shown: any row may be passed over.
-    walk = Walk(_conditions(page), queries["search_artifacts"], queries["search_artifacts_stop"], after=page.after, is_filtered=True)
-    return await walk.page(database, page.limit, _touched, lambda artifact: artifact.last_event_id)
+    return await newest_first(
+        database,
+        _conditions(page),
+        queries["search_artifacts"],
+        queries["search_artifacts_stop"],
+        _touched,
+        lambda artifact: artifact.last_event_id,
+        limit=page.limit,
+        after=page.after,
+        is_filtered=True,
+    )
 
 
 async def get_timeline(database: Database, page: TimelinePage, *, with_groups: bool) -> Timeline:

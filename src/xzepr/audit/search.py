@@ -11,7 +11,7 @@ from xzepr.clock import rfc3339
 from xzepr.db.conditions import Conditions
 from xzepr.db.pool import Database
 from xzepr.db.queries import Queries
-from xzepr.events.walk import Walk
+from xzepr.events.walk import newest_first
 from xzepr.ids import AuditId
 from xzepr.page import Page
 
@@ -21,16 +21,19 @@ queries = Queries("xzepr.audit")
 async def search_acts(database: Database, page: AuditPage) -> Page[AuditRow]:
     """Newest first. One request looks at a bounded number of rows, so a page may be short while there is more."""
     conditions = _conditions(page)
-    walk = Walk(
+    return await newest_first(
+        database,
         conditions,
         queries["search_acts"],
         queries["search_acts_stop"],
+        _row,
+        lambda row: row.id,
+        limit=page.limit,
         after=page.after,
         oldest=_lowest(page.from_),
         to=_lowest(page.to),
         is_filtered=conditions.has_filters,
     )
-    return await walk.page(database, page.limit, _row, lambda row: row.id)
 
 
 def _conditions(page: AuditPage) -> Conditions:

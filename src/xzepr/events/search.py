@@ -14,7 +14,7 @@ from xzepr.db.pool import Database
 from xzepr.db.queries import Queries
 from xzepr.errors import NotFound
 from xzepr.events.model import Event, EventPage
-from xzepr.events.walk import Walk
+from xzepr.events.walk import newest_first
 from xzepr.ids import EventId
 from xzepr.nvrpp import Nvrpp
 from xzepr.page import Page
@@ -74,17 +74,20 @@ class EventReads:
 async def search_events(database: Database, page: EventPage) -> Page[Event]:
     """Newest first."""
     conditions = _conditions(page)
-    walk = Walk(
+    return await newest_first(
+        database,
         conditions,
         queries["search_events"],
         queries["search_events_stop"],
+        _event,
+        lambda event: event.id,
+        limit=page.limit,
         after=page.after,
         oldest=_lowest(page.from_),
         to=_lowest(page.to),
         is_filtered=conditions.has_filters,
         is_narrow=_artifact_id(page) is not None,
     )
-    return await walk.page(database, page.limit, _event, lambda event: event.id)
 
 
 def _conditions(page: EventPage) -> Conditions:

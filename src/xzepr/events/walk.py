@@ -5,9 +5,9 @@ the time: so a page looks at this month first, then at the few before it, and on
 SCAN_ROWS_MAX rows. Source: DESIGN §6.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import asyncpg
 
@@ -17,6 +17,8 @@ from xzepr.db.pool import Database
 from xzepr.page import Page, Pagination
 
 Item = TypeVar("Item")
+# Comparisons with their ids, as Conditions takes them.
+Bounds = list[tuple[str, str]]
 
 # Beyond it a page comes back short, with has_more true.
 SCAN_ROWS_MAX: Final = 50_000
@@ -24,66 +26,56 @@ SCAN_ROWS_MAX: Final = 50_000
 _LOOKS_MONTHS: Final = (0, 3)
 
 
-class Walk:
-    """What is walked. conditions: those of the caller, without the range of ids; find, stop: statements, which db/conditions.py fills in.
+async def newest_first(
+    database: Database,
+    conditions: Conditions,
+    find: str,
+    stop: str,
+    make: Callable[[asyncpg.Record], Item],
+    cursor: Callable[[Item], str],
+    *,
+    limit: int,
+    after: str | None,
+    oldest: str | None = None,
+    to: str | None = None,
+    is_filtered: bool,
+    is_narrow: bool = False,
+) -> Page[Item]:
+    """One page of one moment. conditions: those of the caller, without the range of ids; find, stop: statements, which db/conditions.py fills in.
 
-    after, oldest, to: ids; below, from and below which one looks. is_filtered: whether a row that is walked may be passed over.
-    is_narrow: the index leads to a handful of rows, wherever they lie: one look.
+    cursor: of an item, the id of its event. after, oldest, to: ids; below, from and below which one looks. is_filtered: whether a row that is walked
+    may be passed over. is_narrow: the index leads to a handful of rows, wherever they lie: one look.
     """
-
-    def __init__(
-        self,
-        conditions: Conditions,
-        find: str,
-        stop: str,
-        *,
-        after: str | None,
-        oldest: str | None = None,
-        to: str | None = None,
-        is_filtered: bool,
-        is_narrow: bool = False,
-    ) -> None:
-        self._conditions = conditions
-        self._find = find
-        self._stop = stop
-        self._after = after
-        self._oldest = oldest
-        self._to = to
-        self._is_filtered = is_filtered
-        self._looks_months = () if is_narrow else _LOOKS_MONTHS
-
-    async def page(self, database: Database, limit: int, make: Callable[[asyncpg.Record], Item], cursor: Callable[[Item], str]) -> Page[Item]:
-        """One page of one moment. cursor: of an item, the id of its event."""
-        rows: list[asyncpg.Record] = []
-        stopped_at: str | None = None
-        async with database.transaction(snapshot=True) as connection:
-            for conditions in self._looks():
-                rows += await connection.fetch(conditions.sql(self._find), *conditions.values, limit + 1 - len(rows), SCAN_ROWS_MAX)
-                if len(rows) > limit:
-                    break
-                if self._is_filtered:
-                    statement = conditions.sql(self._stop, walk_only=True)
-                    stopped_at = await connection.fetchval(statement, *conditions.walk_values, SCAN_ROWS_MAX - 1)
-                    if stopped_at is not None:
-                        break
-        found = Page.of([make(row) for row in rows], limit, cursor)
-        if found.pagination.has_more or stopped_at is None:
-            return found
-        return Page(data=found.data, pagination=Pagination(limit=limit, next=stopped_at, has_more=True))
-
-    def _looks(self) -> list[Conditions]:
-        """One after the other, together the whole range."""
-        upper: list[tuple[str, Any]] = [("id < ", bound) for bound in (self._after, self._to) if bound is not None]
-        begin_at = _month_of(ids.time_of(min([ids.lowest_at(clock.now()), *(bound for _, bound in upper)])))
-        looks = []
-        for back in self._looks_months:
-            edge = ids.lowest_at(_months_before(begin_at, back))
-            if self._oldest is not None and edge <= self._oldest:
+    rows: list[asyncpg.Record] = []
+    stopped_at: str | None = None
+    upper: Bounds = [("id < ", bound) for bound in (after, to) if bound is not None]
+    async with database.transaction(snapshot=True) as connection:
+        for bounds in _looks(upper, oldest, () if is_narrow else _LOOKS_MONTHS):
+            look = conditions.with_walk(*bounds)
+            rows += await connection.fetch(look.sql(find), *look.values, limit + 1 - len(rows), SCAN_ROWS_MAX)
+            if len(rows) > limit:
                 break
-            looks.append(self._conditions.with_walk(*upper, ("id >= ", edge)))
-            upper = [("id < ", edge)]
-        lower = [("id >= ", self._oldest)] if self._oldest is not None else []
-        return [*looks, self._conditions.with_walk(*upper, *lower)]
+            if is_filtered:
+                stopped_at = await connection.fetchval(look.sql(stop, walk_only=True), *look.walk_values, SCAN_ROWS_MAX - 1)
+                if stopped_at is not None:
+                    break
+    found = Page.of([make(row) for row in rows], limit, cursor)
+    if found.pagination.has_more or stopped_at is None:
+        return found
+    return Page(data=found.data, pagination=Pagination(limit=limit, next=stopped_at, has_more=True))
+
+
+def _looks(upper: Bounds, oldest: str | None, months: Sequence[int]) -> Iterator[Bounds]:
+    """One after the other, together the whole range. months: how far back each but the last begins."""
+    newest = min([ids.lowest_at(clock.now()), *(bound for _, bound in upper)])
+    begin_at = _month_of(ids.time_of(newest))
+    for back in months:
+        edge = ids.lowest_at(_months_before(begin_at, back))
+        if oldest is not None and edge <= oldest:
+            break
+        yield [*upper, ("id >= ", edge)]
+        upper = [("id < ", edge)]
+    yield upper if oldest is None else [*upper, ("id >= ", oldest)]
 
 
 def _month_of(moment: datetime) -> datetime:
