@@ -120,15 +120,16 @@ class _Door:
         if route is None:
             raise MethodNotAllowed(f"this address takes {self._allow}", extra={"allow": self._allow})
         peer = request.client.host if request.client else None
-        # Of a public route nothing more is asked: what does not count any more must not stand in the way of a new login.
-        principal = self._authenticator.anonymous(peer, request.headers, request.state.request_id)
+        who = (peer, request.headers, request.state.request_id)
+        principal: Principal | None = None
         try:
-            if not route.is_public:
-                principal = await self._authenticator.authenticate(peer, request.headers, request.state.request_id, request.method)
+            # Of a public route nobody is asked: what does not count any more must not stand in the way of a new login.
+            principal = self._authenticator.anonymous(*who) if route.is_public else await self._authenticator.authenticate(*who, request.method)
             # Rate limits: here.
             route.require(principal)
             return await self._allowed(request, route, principal)
         except (PermissionDenied, Unauthenticated):
+            principal = principal or self._authenticator.anonymous(*who)
             # Logins and posts to a receiver that the caller may not post to have rows of their own.
             is_post = Permission.EVENT_CREATE in route.permissions and Permission.EVENT_CREATE in principal.permissions
             if not route.is_public and not is_post:
