@@ -24,7 +24,8 @@ from support.keycloak import Keycloak
 from support.logins import PlainLogins
 from support.oidc_app import LOGIN, LOGOUT, oidc_settings
 from support.site_thread import free_port, served
-from xzepr.auth.browser import csrf_token_of, sha256_of
+from xzepr.auth.browser import csrf_token_of
+from xzepr.auth.opaque import digest
 
 # Keycloak alone keeps a core busy while it starts; the first test waits for it, the very first for its download as well.
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(1200)]
@@ -110,7 +111,7 @@ def session_cookie(browser: webdriver.Chrome) -> dict[str, Any] | None:
 def live_session(place: Place, token: str) -> list[dict[str, Any]]:
     sql = """select f.method, u.username, u.roles, s.id_token from browser_sessions s join login_families f on f.id = s.family_id
         join users u on u.id = f.user_id where s.token_sha256 = $1 and f.ended_at is null"""
-    return place.rows(sql, sha256_of(token))
+    return place.rows(sql, digest(token))
 
 
 def test_a_person_logs_in_with_the_roles_of_the_realm(place: Place, browser: webdriver.Chrome) -> None:

@@ -26,6 +26,7 @@ from support.oidc_provider import CLIENT_ID, CLIENT_SECRET, EC_KEY, KEY, OTHER_K
 from xzepr import clock, ids
 from xzepr.auth import browser as sessions
 from xzepr.auth import oidc, provider
+from xzepr.auth.opaque import digest, new_secret
 from xzepr.auth.permissions import Role
 from xzepr.auth.principal import How
 from xzepr.auth.provider_users import user_of_provider
@@ -84,7 +85,7 @@ async def session_of(site: Site, browser: httpx2.AsyncClient) -> Any:
     if token is None:
         return None
     async with site.house.database.connection() as connection:
-        return await sessions.find_session(connection, sessions.sha256_of(token), clock.now())
+        return await sessions.find_session(connection, digest(token), clock.now())
 
 
 async def require_outside(site: Site, browser: httpx2.AsyncClient, answer: httpx2.Response, status: int, code: str, reason: str) -> None:
@@ -152,7 +153,7 @@ async def test_cookies_over_tls_are_of_this_host_alone(module_database_url: str,
         assert answer.headers["set-cookie"].endswith("; Path=/; Max-Age=604800; HttpOnly; SameSite=Lax; Secure")
         # A cookie that another host of the domain, or plain HTTP, could have planted does not count.
         browser.cookies.clear()
-        planted = sessions.new_token()
+        planted = new_secret()
         second = await browser.get(LOGIN, headers={"Cookie": f"xzepr_oidc={planted}"})
         assert planted not in second.headers["set-cookie"]
 
@@ -542,9 +543,9 @@ async def test_a_login_that_another_browser_began_is_not_finished_here(
     own = alice.cookies["xzepr_oidc"]
     sent = {
         "none": "",
-        "another": f"xzepr_oidc={sessions.new_token()}",
+        "another": f"xzepr_oidc={new_secret()}",
         "malformed": "xzepr_oidc=x",
-        "two": f"xzepr_oidc={own}; xzepr_oidc={sessions.new_token()}",
+        "two": f"xzepr_oidc={own}; xzepr_oidc={new_secret()}",
     }
     async with site.browser() as mallory:
         answer = await mallory.get(idp.come_back(url), headers={"Cookie": sent[cookie]})
@@ -772,12 +773,12 @@ async def test_a_session_is_found_until_it_ends_or_expires_or_its_user_may_not_c
 ) -> None:
     await log_in(alice, idp)
     token = alice.cookies["xzepr_session"]
-    hashed = sessions.sha256_of(token)
+    hashed = digest(token)
     async with site.house.database.connection() as connection:
         now = clock.now()
         assert (await sessions.find_session(connection, hashed, now))["username"] == idp.person.username
         assert await sessions.find_session(connection, hashed, now + timedelta(days=7)) is None
-        assert await sessions.find_session(connection, sessions.sha256_of(token + "x"), now) is None
+        assert await sessions.find_session(connection, digest(token + "x"), now) is None
         for column, off, on in (("enabled", "false", "true"), ("deleted_at", "now()", "null")):
             await connection.execute(f"update users set {column} = {off} where subject = $1", idp.person.sub)
             assert await sessions.find_session(connection, hashed, now) is None
@@ -803,7 +804,7 @@ async def test_logout_ends_the_session_here_and_says_where_it_ends_at_the_provid
     assert (asked["client_id"], asked["post_logout_redirect_uri"]) == (CLIENT_ID, "http://localhost:8042/")
     assert jwt.decode(asked["id_token_hint"], options={"verify_signature": False})["sub"] == idp.person.sub
     async with site.house.database.connection() as connection:
-        assert await sessions.find_session(connection, sessions.sha256_of(token), clock.now()) is None
+        assert await sessions.find_session(connection, digest(token), clock.now()) is None
     assert [(row["act"], row["actor_name"]) for row in await site.acts(alice)][-1] == ("auth.logout", idp.person.username)
 
 
@@ -836,11 +837,11 @@ async def test_logout_needs_no_provider(
 
 
 def test_a_csrf_token_belongs_to_its_session() -> None:
-    token = sessions.new_token()
+    token = new_secret()
     good = Headers({"X-CSRF-Token": sessions.csrf_token_of(token)})
     for method in ("POST", "PUT", "PATCH", "DELETE"):
         sessions.require_csrf(good, token, method)
-        for bad in (Headers({}), Headers({"X-CSRF-Token": token}), Headers({"X-CSRF-Token": sessions.csrf_token_of(sessions.new_token())})):
+        for bad in (Headers({}), Headers({"X-CSRF-Token": token}), Headers({"X-CSRF-Token": sessions.csrf_token_of(new_secret())})):
             with pytest.raises(PermissionDenied):
                 sessions.require_csrf(bad, token, method)
     for method in ("GET", "HEAD", "OPTIONS"):

@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from xzepr.audit.chain import ROW_COLUMNS
 from xzepr.audit.record import record
 from xzepr.audit.seal import Sealer
-from xzepr.audit.signing import PemSigner, kid_of, public_keys
+from xzepr.audit.signing import PemSigner, public_keys
 from xzepr.audit.verify import verify
+from xzepr.auth.key_files import thumbprint
 from xzepr.auth.permissions import Role
 from xzepr.auth.principal import How, Principal
 from xzepr.db.pool import Database
@@ -67,7 +68,7 @@ class Key:
         form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         self.private.write_bytes(private.private_bytes(*form))
         self.public.write_bytes(private.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
-        self.kid = kid_of(private.public_key())
+        self.kid = thumbprint(private.public_key())
 
     @property
     def known(self) -> Any:

@@ -4,18 +4,17 @@ Files are read when they are needed, so a key that was rotated counts without a 
 """
 
 import re
-from base64 import urlsafe_b64encode
 from collections.abc import Iterable
-from hashlib import sha256
 from pathlib import Path
 from typing import Final, Protocol
 
-import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+
+from xzepr.auth.key_files import thumbprint
 
 _PUBLIC_PEM: Final = re.compile(rb"-----BEGIN (?:RSA )?PUBLIC KEY-----.*?-----END (?:RSA )?PUBLIC KEY-----", re.DOTALL)
 
@@ -40,7 +39,7 @@ class PemSigner:
 
     def __init__(self, path: str | Path) -> None:
         self._key = _private_key(Path(path))
-        self.kid = kid_of(self._key.public_key())
+        self.kid = thumbprint(self._key.public_key())
 
     def sign(self, data: bytes) -> bytes:
         """RS256."""
@@ -61,15 +60,7 @@ def public_keys(*, private: str | Path | None, public: Iterable[str | Path]) -> 
     found = [key for path in public for key in _public_keys(Path(path))]
     if private is not None:
         found.append(_private_key(Path(private)).public_key())
-    return {kid_of(key): key for key in found}
-
-
-def kid_of(key: RSAPublicKey) -> str:
-    """The key's thumbprint. Source: RFC 7638."""
-    numbers = key.public_numbers()
-    # Members in this order and no white space: the RFC fixes the bytes.
-    text = msgspec.json.encode({"e": _base64url(_bytes_of(numbers.e)), "kty": "RSA", "n": _base64url(_bytes_of(numbers.n))})
-    return _base64url(sha256(text).digest())
+    return {thumbprint(key): key for key in found}
 
 
 def _private_key(path: Path) -> RSAPrivateKey:
@@ -97,11 +88,3 @@ def _public_keys(path: Path) -> list[RSAPublicKey]:
     if not found:
         raise KeyUnusable(f"{path}: holds no public RSA key in PEM")
     return found
-
-
-def _bytes_of(number: int) -> bytes:
-    return number.to_bytes((number.bit_length() + 7) // 8, "big")
-
-
-def _base64url(data: bytes) -> str:
-    return urlsafe_b64encode(data).rstrip(b"=").decode()

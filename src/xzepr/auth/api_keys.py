@@ -15,8 +15,8 @@ from xzepr import ids
 from xzepr.audit.acts import Act
 from xzepr.audit.record import record
 from xzepr.auth import changes
-from xzepr.auth.logins import digest, new_secret
 from xzepr.auth.model import ApiKey, ApiKeyPage, NewApiKey
+from xzepr.auth.opaque import digest, new_secret
 from xzepr.auth.permissions import Permission
 from xzepr.auth.principal import Principal
 from xzepr.clock import rfc3339
@@ -25,6 +25,7 @@ from xzepr.db.queries import Queries
 from xzepr.errors import Fault, InvalidInput, NotFound, PermissionDenied, Unavailable
 from xzepr.ids import ApiKeyId, EventReceiverId
 from xzepr.page import Page
+from xzepr.receivers.manage import require_there
 
 log = structlog.get_logger(__name__)
 queries = Queries("xzepr.auth")
@@ -54,7 +55,8 @@ async def create_api_key(database: Database, principal: Principal, wanted: NewAp
     key, key_id = PREFIX + new_secret(), ids.mint(ApiKeyId)
     async with database.transaction() as connection:
         if receiver_ids is not None:
-            await _require_receivers(connection, receiver_ids)
+            rows = await connection.fetch(queries["receivers_there"], receiver_ids)
+            require_there(receiver_ids, {row["id"] for row in rows})
         await connection.execute(
             queries["create_api_key"], key_id, digest(key), principal.id, wanted.name, scopes, receiver_ids, now, wanted.expires_at
         )
@@ -106,17 +108,6 @@ def _receiver_ids(wanted: NewApiKey) -> list[EventReceiverId] | None:
         return None
     parsed = [ids.parse(EventReceiverId, text, f"/event_receiver_ids/{place}") for place, text in enumerate(wanted.event_receiver_ids)]
     return list(dict.fromkeys(parsed))
-
-
-async def _require_receivers(connection: Any, receiver_ids: list[EventReceiverId]) -> None:
-    there = {row["id"] for row in await connection.fetch(queries["receivers_there"], receiver_ids)}
-    faults = [
-        Fault(f"/event_receiver_ids/{place}", f"there is no event receiver {receiver_id}")
-        for place, receiver_id in enumerate(receiver_ids)
-        if receiver_id not in there
-    ]
-    if faults:
-        raise InvalidInput.of_faults(faults)
 
 
 class Uses:

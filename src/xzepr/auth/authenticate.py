@@ -11,7 +11,6 @@
 import time
 from collections import OrderedDict
 from functools import lru_cache
-from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 
@@ -23,7 +22,7 @@ from xzepr.auth.api_keys import Uses
 from xzepr.auth.browser import find_session, is_secure, require_csrf, session_cookie
 from xzepr.auth.changes import Changes
 from xzepr.auth.credentials import Credential
-from xzepr.auth.logins import digest
+from xzepr.auth.opaque import digest
 from xzepr.auth.permissions import Permission, Role
 from xzepr.auth.principal import How, Principal
 from xzepr.auth.tokens import AccessTokens
@@ -228,7 +227,7 @@ class Authenticator:
 
 def _name(credential: Credential) -> bytes:
     """Under which it is kept: never the secret itself."""
-    return sha256(credential.secret.encode()).digest()
+    return digest(credential.secret)
 
 
 def _was_forwarded(headers: Headers) -> bool:

@@ -9,17 +9,17 @@ A page must prove for every unsafe method that it could read this server's answe
 Origin (web/middleware.py) hold foreign pages off as well; each of the three stands alone.
 """
 
-import base64
 import hmac
 import re
-import secrets
 from datetime import datetime, timedelta
-from hashlib import sha256
 from typing import Any, Final
 
 from starlette.datastructures import Headers
 
 from xzepr import ids
+from xzepr.auth import changes
+from xzepr.auth.opaque import base64url, digest, new_secret
+from xzepr.auth.principal import How
 from xzepr.db.pool import Connection
 from xzepr.db.queries import Queries
 from xzepr.errors import PermissionDenied
@@ -30,7 +30,7 @@ queries = Queries("xzepr.auth")
 
 SESSION_COOKIE: Final = "xzepr_session"
 CSRF_HEADER: Final = "x-csrf-token"
-_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _PREFIX: Final = "__Host-"
 
@@ -41,16 +41,6 @@ def is_secure(settings: Settings) -> bool:
     if settings.auth.enable_oidc and redirect_url is not None:
         return redirect_url.lower().startswith("https:")
     return settings.server.enable_https or bool(settings.server.trusted_proxies)
-
-
-def new_token() -> str:
-    """32 random bytes, as a cookie carries them."""
-    return secrets.token_urlsafe(32)
-
-
-def sha256_of(token: str) -> bytes:
-    """What is stored of a token."""
-    return sha256(token.encode()).digest()
 
 
 def cookie_of(headers: Headers, name: str, *, secure: bool) -> str | None:
@@ -73,12 +63,12 @@ def session_cookie(headers: Headers, *, secure: bool) -> str | None:
 
 def csrf_token_of(token: str) -> str:
     """What the pages of this session send in X-CSRF-Token. It says nothing about the session's own token."""
-    return base64.urlsafe_b64encode(sha256(b"csrf" + token.encode()).digest()).rstrip(b"=").decode()
+    return base64url(digest("csrf" + token))
 
 
 def require_csrf(headers: Headers, token: str, method: str) -> None:
     """For a request that a session's cookie speaks for. Raises PermissionDenied."""
-    if method in _SAFE_METHODS:
+    if method in SAFE_METHODS:
         return
     given = headers.get(CSRF_HEADER, "")
     if not hmac.compare_digest(given.encode(), csrf_token_of(token).encode()):
@@ -97,9 +87,9 @@ def clear_cookie_header(*, secure: bool, name: str = SESSION_COOKIE) -> str:
 
 async def begin_session(connection: Connection, user_id: str, id_token: str | None, now: datetime, lifetime: timedelta) -> tuple[str, FamilyId]:
     """In the transaction of the login. The token, which is shown to the browser alone, and the family that the session is one of."""
-    token, family_id = new_token(), ids.mint(FamilyId)
-    await connection.execute(queries["browser_family_add"], family_id, user_id, now, now + lifetime)
-    await connection.execute(queries["browser_session_add"], sha256_of(token), family_id, id_token)
+    token, family_id = new_secret(), ids.mint(FamilyId)
+    await connection.execute(queries["begin_family"], family_id, user_id, How.BROWSER, now, now + lifetime)
+    await connection.execute(queries["browser_session_add"], digest(token), family_id, id_token)
     return token, family_id
 
 
@@ -112,7 +102,7 @@ async def end_session(connection: Connection, token_sha256: bytes, now: datetime
     """In the transaction of the logout; every process learns of it. family_id, id_token, user_id, username, roles; None: it has ended already."""
     ended = await connection.fetchrow(queries["browser_session_end"], token_sha256, now)
     if ended is not None:
-        await connection.execute(queries["browser_session_tell"], ended["family_id"])
+        await changes.tell(connection, changes.FAMILY, ended["family_id"])
     return ended
 
 

@@ -12,7 +12,6 @@ import fcntl
 import os
 import re
 import stat
-from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -26,6 +25,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey, generate_private_key
 
 from xzepr import clock
+from xzepr.auth.opaque import base64url
 from xzepr.embedded.account import default_state_dir, make_directories
 from xzepr.settings import Settings
 
@@ -94,16 +94,12 @@ class KeySet:
 def thumbprint(key: RSAPublicKey) -> str:
     """The same for the same key everywhere: SHA-256 over its members in the order of their names, base64url. Source: RFC 7638."""
     members = msgspec.json.encode({"e": numeral(key.public_numbers().e), "kty": "RSA", "n": numeral(key.public_numbers().n)})
-    return _base64url(sha256(members).digest())
+    return base64url(sha256(members).digest())
 
 
 def numeral(number: int) -> str:
     """As a JSON Web Key carries numbers: big-endian bytes in base64url. Source: RFC 7518, 2."""
-    return _base64url(number.to_bytes((number.bit_length() + 7) // 8, "big"))
-
-
-def _base64url(data: bytes) -> str:
-    return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return base64url(number.to_bytes((number.bit_length() + 7) // 8, "big"))
 
 
 def read_keys(files: KeyFiles) -> KeySet:

@@ -5,9 +5,7 @@ turned in again is a race when its successor is still unused within SUPERSEDED_S
 that two parties hold it, and one of them stole it: the family ends. Source: RFC 9700, 4.14; contract `rest.md`, "Accounts".
 """
 
-import secrets
 from datetime import datetime, timedelta
-from hashlib import sha256
 from typing import Any, Final
 
 from xzepr import clock, ids
@@ -15,6 +13,7 @@ from xzepr.audit.acts import Act
 from xzepr.audit.record import Outcome, record
 from xzepr.auth import changes, throttle
 from xzepr.auth.model import Credentials, KnownUser, LoggedIn, TokenPair
+from xzepr.auth.opaque import digest, new_secret
 from xzepr.auth.passwords import Passwords
 from xzepr.auth.permissions import Role
 from xzepr.auth.principal import How, Principal
@@ -160,17 +159,7 @@ def known_user(row: Any) -> KnownUser:
     return KnownUser(id=UserId(row["id"]), username=row["username"], email=row["email"], roles=roles, auth_epoch=row["auth_epoch"])
 
 
-def logged_in(user: KnownUser, how: How, caller: Principal) -> Principal:
+def logged_in(user: KnownUser, how: How, caller: Principal, family_id: FamilyId | None = None) -> Principal:
     """Who acts, once that is known. caller: the same request before."""
-    roles = frozenset(user.roles)
-    return Principal(id=user.id, name=user.username, roles=roles, how=how, address=caller.address, request_id=caller.request_id)
-
-
-def new_secret() -> str:
-    """32 random bytes."""
-    return secrets.token_urlsafe(32)
-
-
-def digest(secret: str) -> bytes:
-    """What is kept of a secret with 256 bits of chance: no salt and no slow hash is needed."""
-    return sha256(secret.encode()).digest()
+    known = Principal(id=user.id, name=user.username, roles=frozenset(user.roles), how=how, family_id=family_id)
+    return known.seen(caller.address, caller.request_id)

@@ -9,12 +9,10 @@ A crash or an error between 3's steps costs a login that has to begin again; not
 state was taken is an audit row `auth.login` with the reason; a callback with a state that nobody knows is none, since anybody can make those up.
 """
 
-import base64
 import hmac
 import secrets
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -23,16 +21,17 @@ import structlog
 
 from xzepr.audit.acts import Act
 from xzepr.audit.record import Outcome, record
-from xzepr.auth.browser import begin_session, end_session, sha256_of
-from xzepr.auth.model import LogsIn, TokenPair
+from xzepr.auth.browser import begin_session, end_session
+from xzepr.auth.logins import known_user, logged_in
+from xzepr.auth.model import KnownUser, LogsIn, TokenPair
+from xzepr.auth.opaque import challenge_of, digest, new_secret
 from xzepr.auth.permissions import Role
 from xzepr.auth.principal import How, Principal
 from xzepr.auth.provider import Claims, Provider, in_words
 from xzepr.auth.provider_users import ProviderUser, user_of_provider
 from xzepr.db.pool import Connection, Database
 from xzepr.db.queries import Queries
-from xzepr.errors import InvalidInput, LoginFailed, NotFound, PermissionDenied, XzeprError
-from xzepr.ids import FamilyId
+from xzepr.errors import InvalidInput, LoginFailed, PermissionDenied, XzeprError
 from xzepr.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -116,12 +115,12 @@ class Oidc:
         """
         if redirect_to is not None:
             require_own_path(redirect_to)
-        state, nonce, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48)
+        state, nonce, verifier = new_secret(), new_secret(), secrets.token_urlsafe(48)
         url = await self.provider.authorization_url(state=state, nonce=nonce, code_challenge=challenge_of(verifier))
         of_cli = (cli.port, cli.state, cli.code_challenge) if cli is not None else (None, None, None)
         to = _TOKENS if redirect_to is None else redirect_to
         async with self._database.connection() as connection:
-            await connection.execute(queries["provider_login_add"], sha256_of(state), sha256_of(browser), nonce, verifier, to, *of_cli, now)
+            await connection.execute(queries["provider_login_add"], digest(state), digest(browser), nonce, verifier, to, *of_cli, now)
         return Begun(authorization_url=url, state=state)
 
     async def finish(self, returned: Returned, *, browser: str | None, principal: Principal, now: datetime) -> InBrowser | TokenPair | ToCommand:
@@ -144,7 +143,7 @@ class Oidc:
         """The command's code for tokens: once, within CLI_CODE_LIFETIME. Raises LoginFailed, PermissionDenied for a user who is disabled."""
         failure: XzeprError | None = None
         async with self._database.transaction() as connection:
-            row = await connection.fetchrow(queries["cli_code_take"], sha256_of(code))
+            row = await connection.fetchrow(queries["cli_code_take"], digest(code))
             if row is None:
                 raise LoginFailed(_UNKNOWN_CODE)
             fits = hmac.compare_digest(row["code_challenge"].encode(), challenge_of(code_verifier).encode())
@@ -153,11 +152,7 @@ class Oidc:
             elif not row["enabled"]:
                 failure = PermissionDenied("this account is disabled")
             if failure is None:
-                roles = [Role(role) for role in row["roles"]]
-                known = ProviderUser(
-                    id=row["id"], username=row["username"], email=row["email"], roles=roles, auth_epoch=row["auth_epoch"], roles_before=roles
-                )
-                return await self._pair(connection, known, How(row["method"]), principal)
+                return await self._pair(connection, known_user(row), How(row["method"]), principal)
             # The code is gone all the same, so this commits.
             await self._record_failure(connection, principal, failure, row["id"])
         raise failure
@@ -165,7 +160,7 @@ class Oidc:
     async def log_out(self, token: str, principal: Principal, now: datetime) -> str | None:
         """End the browser's session, everywhere. Where the browser ends its session at the provider; None: nowhere, or the provider is down."""
         async with self._database.transaction() as connection:
-            ended = await end_session(connection, sha256_of(token), now)
+            ended = await end_session(connection, digest(token), now)
             if ended is None:
                 return None
             roles = frozenset(Role(role) for role in ended["roles"])
@@ -184,7 +179,7 @@ class Oidc:
         if state is None or browser is None:
             raise LoginFailed(_UNKNOWN_LOGIN)
         async with self._database.connection() as connection:
-            login = await connection.fetchrow(queries["provider_login_take"], sha256_of(state), sha256_of(browser))
+            login = await connection.fetchrow(queries["provider_login_take"], digest(state), digest(browser))
         if login is None or now - login["created_at"] > LOGIN_LIFETIME:
             raise LoginFailed(_UNKNOWN_LOGIN)
         return login
@@ -205,23 +200,21 @@ class Oidc:
         )
         await self._record_changes(connection, user, principal)
         if login["cli_port"] is not None:
-            code = secrets.token_urlsafe(32)
-            await connection.execute(queries["cli_code_add"], sha256_of(code), user.id, How.OIDC, login["cli_code_challenge"], now)
+            code = new_secret()
+            await connection.execute(queries["cli_code_add"], digest(code), user.id, How.OIDC, login["cli_code_challenge"], now)
             return ToCommand(url=f"http://127.0.0.1:{login['cli_port']}/?{urlencode({'code': code, 'state': login['cli_state']})}")
         if login["redirect_to"] == _TOKENS:
             return await self._pair(connection, user, How.OIDC, principal)
         token, family_id = await begin_session(connection, user.id, claims.id_token, now, self.session_lifetime)
-        await record(connection, _seen(user, How.BROWSER, family_id, principal), Act.AUTH_LOGIN, user.id)
+        await record(connection, logged_in(user, How.BROWSER, principal, family_id), Act.AUTH_LOGIN, user.id)
         return InBrowser(token=token, redirect_to=login["redirect_to"])
 
     def _roles(self, names: Sequence[str]) -> set[Role]:
         return {role for name in names for role in self._role_map.get(name, [])}
 
-    async def _pair(self, connection: Connection, user: ProviderUser, how: How, principal: Principal) -> TokenPair:
-        if self._logins is None:
-            raise NotFound("this server gives no tokens")
+    async def _pair(self, connection: Connection, user: KnownUser, how: How, principal: Principal) -> TokenPair:
         pair = await self._logins.begin(connection, user, how, principal)
-        await record(connection, _seen(user, how, None, principal), Act.AUTH_LOGIN, user.id)
+        await record(connection, logged_in(user, how, principal), Act.AUTH_LOGIN, user.id)
         return pair
 
     async def _record_changes(self, connection: Connection, user: ProviderUser, principal: Principal) -> None:
@@ -249,14 +242,3 @@ def require_own_path(redirect_to: str) -> None:
     own = redirect_to.startswith("/") and not redirect_to.startswith(("//", "/\\"))
     if not own or not redirect_to.isprintable() or "\\" in redirect_to:
         raise InvalidInput.at("?redirect_to", "must be a path of this server, such as /docs")
-
-
-def challenge_of(code_verifier: str) -> str:
-    """S256. Source: RFC 7636, 4.2."""
-    return base64.urlsafe_b64encode(sha256(code_verifier.encode()).digest()).rstrip(b"=").decode()
-
-
-def _seen(user: ProviderUser, how: How, family_id: FamilyId | None, principal: Principal) -> Principal:
-    """The one who has just shown who they are, on this request."""
-    known = Principal(id=user.id, name=user.username, roles=frozenset(user.roles), how=how, family_id=family_id)
-    return known.seen(principal.address, principal.request_id)

@@ -11,9 +11,10 @@ from msgspec import Meta, Struct
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from xzepr import clock
-from xzepr.auth.browser import clear_cookie_header, cookie_of, is_secure, new_token, require_csrf, session_cookie, set_cookie_header
+from xzepr.auth.browser import clear_cookie_header, cookie_of, is_secure, require_csrf, session_cookie, set_cookie_header
 from xzepr.auth.model import TokenPair
 from xzepr.auth.oidc import LOGIN_LIFETIME, CliLogin, InBrowser, Oidc, Returned, ToCommand
+from xzepr.auth.opaque import new_secret
 from xzepr.auth.permissions import PUBLIC
 from xzepr.errors import ForeignOrigin, LoginFailed, NotFound, PermissionDenied, ProviderUnavailable, Unauthenticated, XzeprError
 from xzepr.house import House
@@ -99,7 +100,7 @@ async def start_login(call: Call[House]) -> Answer | Response:
     query: LoginQuery = call.query
     accept = call.headers.get("accept", "").lower()
     wants_json = "application/json" in accept and not prefers_html(accept)
-    browser = _browser(call) or new_token()
+    browser = _browser(call) or new_secret()
     to = query.redirect_to if wants_json else query.redirect_to or "/"
     begun = await _oidc(call).begin(browser=browser, redirect_to=to, now=clock.now())
     cookie = {"Set-Cookie": _login_cookie(call, browser), **_VARY}
@@ -139,7 +140,7 @@ async def start_cli_login(call: Call[House]) -> Answer | Response:
     # A page that sends a person here could have the code delivered to a program that it is in league with. Commands open the address themselves.
     if call.headers.get("sec-fetch-site", "none").lower() not in ("none", "same-origin"):
         raise ForeignOrigin("a login of the command line is begun by the command itself: xzepr login")
-    browser = _browser(call) or new_token()
+    browser = _browser(call) or new_secret()
     cli = CliLogin(port=query.port, state=query.state, code_challenge=query.code_challenge)
     begun = await oidc.begin(browser=browser, redirect_to="/", cli=cli, now=clock.now())
     return RedirectResponse(begun.authorization_url, 302, headers={"Set-Cookie": _login_cookie(call, browser)})

@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import Final
 
 from xzepr import ids
+from xzepr.auth import changes
 from xzepr.auth.model import KnownUser
 from xzepr.auth.permissions import Role
 from xzepr.db.pool import Connection
@@ -57,7 +58,7 @@ async def user_of_provider(
             before = sorted(Role(role) for role in found["roles"])
             epoch = await connection.fetchval(queries["provider_user_update"], found["id"], email, wanted, before != wanted, now)
             if before != wanted:
-                await connection.execute(queries["provider_user_tell"], found["id"], epoch)
+                await changes.tell(connection, changes.USER, found["id"], epoch)
             return ProviderUser(id=found["id"], username=found["username"], email=email, roles=wanted, auth_epoch=epoch, roles_before=before)
         user_id = ids.mint(UserId)
         epoch = await connection.fetchval(queries["provider_user_add"], user_id, name, email, issuer, subject, wanted, now)

@@ -219,13 +219,6 @@ set email = $2, roles = $3, auth_epoch = u.auth_epoch + $4::boolean::integer, la
 where u.id = $1
 returning u.auth_epoch
 
--- name: provider_user_tell
--- To every process, that tokens of lower epochs no longer count.
-insert into auth_changes (kind, subject, epoch) values ('user', $1, $2)
-
--- name: browser_family_add
-insert into login_families (id, user_id, method, created_at, expires_at) values ($1, $2, 'browser', $3, $4)
-
 -- name: browser_session_add
 insert into browser_sessions (token_sha256, family_id, id_token) values ($1, $2, $3)
 
@@ -244,7 +237,3 @@ set ended_at = $2
 from browser_sessions s, users u
 where s.token_sha256 = $1 and f.id = s.family_id and u.id = f.user_id and f.ended_at is null
 returning f.id as family_id, s.id_token, u.id as user_id, u.username, u.roles
-
--- name: browser_session_tell
--- To every process, that this family has ended.
-insert into auth_changes (kind, subject) values ('family', $1)

@@ -5,14 +5,12 @@ Only this command, because the code is worth something only together with the ve
 machine can ask our port, so none of it may end the login. Source: RFC 8252, RFC 7636; contract `rest.md`, "Accounts".
 """
 
-import base64
 import hmac
 import os
 import secrets
 import sys
 import threading
 import webbrowser
-from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -21,6 +19,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from xzepr_client import BASE_PATH
 
+from xzepr.auth.opaque import challenge_of
 from xzepr.cli.connection import Failure
 
 # For a person who looks for a password.
@@ -118,11 +117,6 @@ class _Handler(BaseHTTPRequestHandler):
 def new_verifier() -> str:
     """64 random bytes, in the characters that RFC 7636 allows."""
     return secrets.token_urlsafe(64)
-
-
-def challenge_of(verifier: str) -> str:
-    """S256."""
-    return base64.urlsafe_b64encode(sha256(verifier.encode()).digest()).rstrip(b"=").decode()
 
 
 def open_browser(address: str) -> None:

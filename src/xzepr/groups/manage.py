@@ -33,7 +33,7 @@ from xzepr.idempotency import Claim, take
 from xzepr.ids import EventReceiverGroupId, EventReceiverId
 from xzepr.page import Page, require_one_way
 from xzepr.preconditions import IfMatch
-from xzepr.receivers.manage import tell_posters_changed
+from xzepr.receivers.manage import require_there, tell_posters_changed
 
 queries = Queries("xzepr.groups")
 
@@ -185,13 +185,7 @@ async def _require_receivers(
     already_there: receivers of the group as it was, which anybody who may change it may leave there. Returns those that the principal vouches for.
     """
     rows = {row["id"]: row for row in await connection.fetch(queries["lock_receivers"], receiver_ids)}
-    faults = [
-        Fault(f"/event_receiver_ids/{place}", f"there is no event receiver {receiver_id}")
-        for place, receiver_id in enumerate(receiver_ids)
-        if receiver_id not in rows
-    ]
-    if faults:
-        raise InvalidInput.of_faults(faults)
+    require_there(receiver_ids, rows)
     vouched = [receiver_id for receiver_id in receiver_ids if principal.owns(rows[receiver_id]["owner_id"])]
     for receiver_id in receiver_ids:
         if rows[receiver_id]["restricted"] and receiver_id not in vouched and receiver_id not in already_there:

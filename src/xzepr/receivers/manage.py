@@ -7,7 +7,7 @@ whoever relies on it compares the version in the transaction that stores the eve
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container, Sequence
 from datetime import datetime
 from typing import Any, Final, Protocol
 
@@ -22,7 +22,7 @@ from xzepr.auth.principal import Principal
 from xzepr.clock import rfc3339
 from xzepr.db.pool import Connection, Database
 from xzepr.db.queries import Queries
-from xzepr.errors import Conflict, NotFound
+from xzepr.errors import Conflict, Fault, InvalidInput, NotFound
 from xzepr.idempotency import Claim, take
 from xzepr.ids import EventReceiverId
 from xzepr.json_text import compact
@@ -169,6 +169,17 @@ async def delete_receiver(database: Database, principal: Principal, receiver_id:
             raise Conflict(f"{' and '.join(by)} refer to this event receiver")
         await connection.execute(queries["delete_receiver"], receiver_id, now)
         await record(connection, principal, Act.RECEIVER_DELETE, receiver_id, details={"name": row["name"], "type": row["type"]})
+
+
+def require_there(receiver_ids: Sequence[EventReceiverId], there: Container[str]) -> None:
+    """Raises InvalidInput naming each id of a body's event_receiver_ids that is not among those that are there."""
+    faults = [
+        Fault(f"/event_receiver_ids/{place}", f"there is no event receiver {receiver_id}")
+        for place, receiver_id in enumerate(receiver_ids)
+        if receiver_id not in there
+    ]
+    if faults:
+        raise InvalidInput.of_faults(faults)
 
 
 async def _in_force(database: Database, receiver_id: EventReceiverId) -> asyncpg.Record:

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from xzepr import ids
 from xzepr.auth.authenticate import address_of
+from xzepr.auth.browser import SAFE_METHODS
 from xzepr.errors import ForeignOrigin, UnknownHost, XzeprError
 from xzepr.ids import MessageId
 from xzepr.settings import Settings
@@ -35,7 +36,6 @@ CSP: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]/@]+)(?::\d{1,5})?")
 _CORS_REQUEST_HEADERS: Final = "Authorization, Content-Type, Idempotency-Key, If-Match, Last-Event-ID, X-API-Key, X-Request-ID, traceparent"
