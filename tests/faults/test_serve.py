@@ -18,6 +18,7 @@ import pytest
 
 from support.cast import event, make_receiver, post_event
 from support.installation import XZEPR, Installation, installation
+from support.processes import arguments, is_living
 from xzepr.db.migrate import known_migrations
 
 MEMORY_MAX_BYTES = 250 << 20
@@ -40,7 +41,7 @@ def wait_until(what: str, seconds: float, done) -> None:
 
 
 def gone(processes: list[psutil.Process]) -> bool:
-    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
+    return not any(is_living(process) for process in processes)
 
 
 def test_it_serves_with_nothing_configured_and_keeps_its_data(state_dir: Path) -> None:
@@ -190,7 +191,7 @@ def test_an_idle_server_with_one_worker_fits_in_a_quarter_gigabyte(database_url:
     with installation(XZEPR__DATABASE__URL=database_url, XZEPR__SERVER__WORKERS="1") as running:
         with httpx2.Client(base_url=running.url) as http:
             post_event(http, make_receiver(http))
-        own = [process for process in running.tree() if "xzepr.receivers.costly" not in " ".join(process.cmdline())]
+        own = [process for process in running.tree() if "xzepr.receivers.costly" not in arguments(process)]
         assert len(own) == 3
         used = sum(process.memory_full_info().pss for process in own)
         print(f"proportional set size of parent, worker and relay: {used / (1 << 20):.0f} MiB")

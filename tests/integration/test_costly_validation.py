@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from support.processes import arguments, is_living
 from xzepr.errors import InvalidInput, PayloadMismatch, Unavailable, ValidationTooCostly
 from xzepr.json_text import parse_strict
 from xzepr.receivers import helpers as pool
@@ -91,8 +92,7 @@ async def checker() -> AsyncIterator[PayloadChecker]:
 
 def helpers(parent: psutil.Process | None = None) -> list[psutil.Process]:
     """The living helpers of a process."""
-    found = (parent or psutil.Process()).children()
-    return [child for child in found if child.status() != psutil.STATUS_ZOMBIE and "xzepr.receivers.costly" in child.cmdline()]
+    return [child for child in (parent or psutil.Process()).children() if is_living(child) and "xzepr.receivers.costly" in arguments(child)]
 
 
 async def check(checker: PayloadChecker, receiver: str, schema: str, payload_text: str) -> None:
@@ -127,6 +127,17 @@ async def test_the_loop_and_cheap_checks_go_on_while_four_hostile_checks_are_at_
     # Milliseconds on a quiet machine; a check that ran here would hold the loop up for good.
     assert max(gaps) < 0.5
     assert sorted(gaps)[len(gaps) * 99 // 100] < 0.05
+
+
+async def test_who_waits_for_a_helper_when_the_server_stops_is_not_told_that_the_payload_is_at_fault(checker: PayloadChecker) -> None:
+    waiting = asyncio.create_task(check(checker, "hostile", BRANCHING, DEEP))
+    while not helpers():
+        await asyncio.sleep(0.01)
+    # Started and given its order.
+    await asyncio.sleep(0.5)
+    await checker.close()
+    with pytest.raises(Unavailable, match="stopping"):
+        await waiting
 
 
 async def test_an_honest_costly_check_gets_its_turn_while_one_receiver_is_flooded(checker: PayloadChecker) -> None:
@@ -236,7 +247,7 @@ def test_a_helper_at_work_dies_with_its_killed_parent() -> None:
     parent.wait()
     killed_at = time.monotonic()
     # The one who inherits orphans may leave them as zombies.
-    while any(helper.is_running() and helper.status() != psutil.STATUS_ZOMBIE for helper in found):
+    while any(is_living(helper) for helper in found):
         assert time.monotonic() < killed_at + 0.5
         time.sleep(0.005)
 

@@ -18,6 +18,7 @@ import pytest
 
 from support import embedded, servers
 from support.embedded import RESTART_S, Place, User, eventually, postmaster
+from support.processes import is_living
 from xzepr.embedded import EmbeddedError, EmbeddedPostgres
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another account")
@@ -208,7 +209,7 @@ async def first_answer(url: str, query: str, old: psutil.Process) -> float:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
-            if not old.is_running() or old.status() == psutil.STATUS_ZOMBIE:
+            if not is_living(old):
                 await ask(url, query)
                 return time.monotonic()
         except (OSError, asyncpg.PostgresError, psutil.NoSuchProcess):

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psutil
 
+from support.processes import living
+
 XZEPR = str(Path(sys.executable).with_name("xzepr"))
 READY_S = 60.0
 
@@ -78,7 +80,7 @@ class Installation:
     def children(self, role: str) -> list[psutil.Process]:
         """Live processes of a role, by the names that the log gave them last."""
         pids = [int(match[1]) for line in self.lines if (match := re.search(rf"process\.ready .*pid=(\d+).*role={role}", line))]
-        return [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+        return living(pids)
 
     def tree(self) -> list[psutil.Process]:
         parent = psutil.Process(self.process.pid)

@@ -55,6 +55,7 @@ class Helpers:
         self._waiting = 0
         self._idle: asyncio.TimerHandle | None = None
         self._ending: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def ask(self, order: HelperOrder, share: str) -> HelperAnswer:
         """The answer. share: whose turn it is, such as a receiver's id. Raises TooCostly; Unavailable when too many wait or the wait is too long."""
@@ -74,7 +75,8 @@ class Helpers:
             return await self._ask_one(order)
 
     async def close(self) -> None:
-        """End them all, also those at work."""
+        """End them all, also those at work: whoever waits for one of these gets Unavailable, not the blame."""
+        self._closed = True
         if self._idle is not None:
             self._idle.cancel()
         for helper in list(self._at_work):
@@ -87,8 +89,10 @@ class Helpers:
         self._at_work.add(helper)
         try:
             answer = await helper.ask(order)
-        except BaseException:
+        except BaseException as error:
             self._end(helper)
+            if self._closed and isinstance(error, TooCostly):
+                raise Unavailable("the server is stopping; try again") from None
             raise
         else:
             self._free.append(helper)
@@ -129,6 +133,8 @@ class _Helper:
         assert process.stdin is not None
         assert process.stdout is not None
         self._process, self._in, self._out = process, process.stdin, process.stdout
+        # A stream has one reader at a time, and who ends a helper at work reads behind the one who asked it.
+        self._reading = asyncio.Lock()
 
     @classmethod
     async def start(cls) -> "_Helper":
@@ -167,8 +173,9 @@ class _Helper:
             async with asyncio.timeout(ORDER_WALL_S):
                 self._in.write(framed(order))
                 await self._in.drain()
-                while not (answer := await self._read()).final:
-                    found = answer.faults
+                async with self._reading:
+                    while not (answer := await self._read()).final:
+                        found = answer.faults
                 return answer
         except TimeoutError:
             raise TooCostly(found) from None
@@ -191,6 +198,7 @@ class _Helper:
     async def ended(self) -> None:
         """When nothing of it is left, neither the process nor our ends of its pipes."""
         await self._process.wait()
-        await self._out.read()
+        async with self._reading:
+            await self._out.read()
         with contextlib.suppress(ConnectionError):
             await self._in.wait_closed()
