@@ -367,6 +367,8 @@ class Provider:
         self.turned_in = 0
 
     def __call__(self, request: Request) -> Answer:
+        if request.path == "/auth/oidc/login":
+            return 200, {"authorization_url": "https://sso.example.com/auth", "state": "s"}, {}
         if request.path == "/auth/cli/authorize":
             assert set(request.query) == {"port", "state", "code_challenge"}
             self.challenge = request.query["code_challenge"]
@@ -426,6 +428,13 @@ def test_a_code_that_does_not_count_is_told(cli: Cli, tmp_path: Path) -> None:
         with_browser(cli, url, tmp_path)
         assert "(401 invalid_token)" in cli.fails(1, "login", "--browser")
         assert "there is no login" in cli.run("logout").stderr
+
+
+def test_a_server_that_no_browser_can_log_in_to_says_so_at_once(cli: Cli, tmp_path: Path) -> None:
+    with scripted(lambda _: problem(404, "not_found")) as url:
+        told = with_browser(cli, url, tmp_path)
+        assert "(404 not_found)" in cli.fails(1, "login", "--browser")
+        assert not told.exists(), "no browser was opened"
 
 
 def test_the_command_and_the_server_understand_each_other(first_server: str, tmp_path: Path) -> None:

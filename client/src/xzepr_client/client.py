@@ -39,6 +39,7 @@ from xzepr_client.models import (
     NewEventReceiverGroup,
     NewUser,
     Page,
+    ProviderLogin,
     RecordedBatch,
     StreamPosition,
     Timeline,
@@ -283,6 +284,10 @@ class Client:
         pair = self._pair("login", {"username": username, "password": password})
         self._transport.tokens = Login(pair, self.refresh)
         return pair
+
+    def provider_login_url(self) -> str:
+        """Where a browser logs in at the server's provider. ProblemError `not_found` when it has none, `provider_unavailable` when it is down."""
+        return self._transport.get("auth/oidc/login", ProviderLogin).authorization_url
 
     def turn_in_code(self, code: str, code_verifier: str) -> TokenPair:
         """The token pair of a login in a browser, by the code that it ended with. As login() from here on."""

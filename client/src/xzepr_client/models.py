@@ -345,6 +345,12 @@ class LoggedIn(msgspec.Struct, frozen=True, kw_only=True):
     roles: list[str]
 
 
+class ProviderLogin(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a browser logs in at a server's provider."""
+
+    authorization_url: str
+
+
 class TokenPair(msgspec.Struct, frozen=True, kw_only=True):
     """What a login gives. expires_in: seconds that the access token lives; expires_at: its end by the server's clock.
 

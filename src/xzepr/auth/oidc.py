@@ -25,9 +25,10 @@ from xzepr.auth.browser import begin_session, end_session
 from xzepr.auth.logins import known_user, logged_in
 from xzepr.auth.model import KnownUser, LogsIn, TokenPair
 from xzepr.auth.opaque import challenge_of, digest, new_secret
+from xzepr.auth.outside import in_words
 from xzepr.auth.permissions import Role
 from xzepr.auth.principal import How, Principal
-from xzepr.auth.provider import Claims, Provider, in_words
+from xzepr.auth.provider import Claims, Provider
 from xzepr.auth.provider_users import ProviderUser, user_of_provider
 from xzepr.db.pool import Connection, Database
 from xzepr.db.queries import Queries
@@ -123,8 +124,10 @@ class Oidc:
             await connection.execute(queries["provider_login_add"], digest(state), digest(browser), nonce, verifier, to, *of_cli, now)
         return Begun(authorization_url=url, state=state)
 
-    async def finish(self, returned: Returned, *, browser: str | None, principal: Principal, now: datetime) -> InBrowser | TokenPair | ToCommand:
-        """browser: None when its cookie is missing; principal: who calls, for the audit log.
+    async def finish(
+        self, returned: Returned, *, browser: str | None, session: str | None, principal: Principal, now: datetime
+    ) -> InBrowser | TokenPair | ToCommand:
+        """browser: None when its cookie is missing; session: its own so far, which a new one ends; principal: who calls, for the audit log.
 
         Raises LoginFailed (unknown state, refused by the provider, tokens that do not hold), PermissionDenied for a user who is disabled here,
         ProviderUnavailable.
@@ -133,7 +136,11 @@ class Oidc:
         try:
             claims = await self._claims(returned, login)
             async with self._database.transaction() as connection:
-                return await self._let_in(connection, claims, login, principal, now)
+                outcome = await self._let_in(connection, claims, login, principal, now)
+                if session is not None and isinstance(outcome, InBrowser):
+                    # Its cookie is about to be overwritten: nobody could ever log it out.
+                    await self._end(connection, session, principal, now)
+                return outcome
         except XzeprError as error:
             async with self._database.transaction() as connection:
                 await self._record_failure(connection, principal, error, None)
@@ -160,20 +167,26 @@ class Oidc:
     async def log_out(self, token: str, principal: Principal, now: datetime) -> str | None:
         """End the browser's session, everywhere. Where the browser ends its session at the provider; None: nowhere, or the provider is down."""
         async with self._database.transaction() as connection:
-            ended = await end_session(connection, digest(token), now)
-            if ended is None:
-                return None
-            roles = frozenset(Role(role) for role in ended["roles"])
-            known = Principal(id=ended["user_id"], name=ended["username"], roles=roles, how=How.BROWSER, family_id=ended["family_id"])
-            await record(connection, known.seen(principal.address, principal.request_id), Act.AUTH_LOGOUT, ended["user_id"])
-        if ended["id_token"] is None:
+            id_token = await self._end(connection, token, principal, now)
+        if id_token is None:
             return None
         try:
-            return await self.provider.logout_url(ended["id_token"])
+            return await self.provider.logout_url(id_token)
         except XzeprError as error:
             # Here the person is logged out; that must not fail because of the provider.
             log.warning("oidc.logout_without_provider", reason=error.message)
             return None
+
+    async def _end(self, connection: Connection, token: str, principal: Principal, now: datetime) -> str | None:
+        """The session's id_token; None: it had none, or is over already."""
+        ended = await end_session(connection, digest(token), now)
+        if ended is None:
+            return None
+        roles = frozenset(Role(role) for role in ended["roles"])
+        known = Principal(id=ended["user_id"], name=ended["username"], roles=roles, how=How.BROWSER, family_id=ended["family_id"])
+        await record(connection, known.seen(principal.address, principal.request_id), Act.AUTH_LOGOUT, ended["user_id"])
+        id_token: str | None = ended["id_token"]
+        return id_token
 
     async def _take(self, state: str | None, browser: str | None, now: datetime) -> Any:
         if state is None or browser is None:

@@ -114,7 +114,8 @@ async def take_callback(call: Call[House]) -> Answer | Response:
     query: CallbackQuery = call.query
     returned = Returned(state=query.state, code=query.code, error=query.error, error_description=query.error_description, iss=query.iss)
     oidc = _oidc(call)
-    outcome = await oidc.finish(returned, browser=_browser(call), principal=call.principal, now=clock.now())
+    session = session_cookie(call.headers, secure=is_secure(call.house.settings))
+    outcome = await oidc.finish(returned, browser=_browser(call), session=session, principal=call.principal, now=clock.now())
     if isinstance(outcome, ToCommand):
         return RedirectResponse(outcome.url, 302)
     if isinstance(outcome, InBrowser):

@@ -1,9 +1,7 @@
 """The OpenID Connect provider as this server sees it: discovery, keys, tokens. No database, no request of ours.
 
-Everything that comes from it is unverified until verify() returns Claims. Each exchange has EXCHANGE_TIMEOUT_S in all, reads at most ANSWER_MAX_BYTES
-and follows no redirect. Discovery and keys are kept for FRESH_S; an unknown key id fetches the keys again, at most once in REFETCH_INTERVAL_S,
-so that invented ids cannot make this server hammer its provider. A provider that is down is asked again after RETRY_AFTER_S; what was known before
-goes on counting meanwhile.
+Everything that comes from it is unverified until verify() returns Claims. Discovery is kept for FRESH_S (the keys: issuer_keys.py). A provider that
+is down is asked again after RETRY_AFTER_S; what was known before goes on counting meanwhile.
 
 Failures: ProviderUnavailable when it does not answer or answers with what no provider would; LoginFailed when it refuses, or what it says does
 not hold. Source: OpenID Connect Core 1.0 (3.1.3.7 for the id_token), Discovery 1.0, RFC 7636, RFC 9207.
@@ -13,34 +11,27 @@ import asyncio
 import base64
 import hmac
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
-import httpx2
 import jwt
 import msgspec
 import structlog
 
-from xzepr.errors import LoginFailed, ProviderUnavailable
+from xzepr.auth.issuer_keys import IssuerKeys
+from xzepr.auth.jwks import ALL_ALGORITHMS, PublicKey
+from xzepr.auth.outside import NoAnswer, Outside, discovery_url, in_words, read
+from xzepr.errors import InvalidToken, LoginFailed, ProviderUnavailable, Unavailable
 from xzepr.urls import is_https_or_loopback
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-EXCHANGE_TIMEOUT_S: Final = 5.0
-ANSWER_MAX_BYTES: Final = 256 * 1024
 FRESH_S: Final = 3600.0
-REFETCH_INTERVAL_S: Final = 10.0
 RETRY_AFTER_S: Final = 1.0
-KEYS_MAX: Final = 64
-RSA_BITS_MIN: Final = 2048
 CLAIM_MAX_CHARS: Final = 255
-# Signatures by a key that only the provider has. Never `none`, never HS256: its key would be one that we have, too.
-ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256")
-# What the decoder raises, also for what is nested without end.
-_NO_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 # What the library raises besides its own errors for claims of a type that it does not expect.
 _NO_TOKEN: Final = (jwt.PyJWTError, TypeError, ValueError, OverflowError, RecursionError)
 _SCOPES: Final = "openid profile email"
@@ -58,10 +49,6 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     code_challenge_methods_supported: list[str] | None = None
     token_endpoint_auth_methods_supported: list[str] | None = None
     authorization_response_iss_parameter_supported: bool = False
-
-
-class _Jwks(msgspec.Struct, frozen=True):
-    keys: list[dict[str, Any]]
 
 
 class UnverifiedTokens(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,23 +79,26 @@ class Provider:
         self._redirect_url = redirect_url
         self._role_claim = role_claim
         self._leeway_s = leeway_s
-        self._metadata = _Kept[Metadata]("discovery")
-        self._keys = _Kept[list[dict[str, Any]]]("keys")
-        self._http: httpx2.AsyncClient | None = None
+        self._outside = Outside()
+        self._metadata = _KeptMetadata(self._discover)
+        self._keys = IssuerKeys(issuer_url, self._keys_url, self._outside)
 
     async def close(self) -> None:
         """Let go of the connections."""
-        if self._http is not None:
-            await self._http.aclose()
+        await self._keys.close()
+        await self._outside.close()
 
     @property
     def is_reachable(self) -> bool:
         """Whether discovery and keys could be fetched the last time, or it was not tried yet."""
-        return not (self._metadata.failed or self._keys.failed)
+        return not (self._metadata.failure or self._keys.failure)
 
     async def metadata(self) -> Metadata:
         """Raises ProviderUnavailable while it was never reached."""
-        return await self._metadata.get(self._discover)
+        try:
+            return await self._metadata.get()
+        except NoAnswer as error:
+            raise self._unavailable(str(error)) from None
 
     async def authorization_url(self, *, state: str, nonce: str, code_challenge: str) -> str:
         """Where the browser logs in. code_challenge: S256."""
@@ -152,10 +142,12 @@ class Provider:
             form |= {"client_id": self._client_id, "client_secret": self._client_secret}
         else:
             headers["Authorization"] = _basic(self._client_id, self._client_secret)
-        status, body = await self._exchange("POST", metadata.token_endpoint, headers=headers, form=form)
+        status, body = await self._ask("POST", metadata.token_endpoint, headers=headers, form=form)
+        if status >= 500:
+            raise self._unavailable(f"answered {status} when the login was to be finished")
         if status != 200:
             raise _refusal(status, body)
-        return _decoded(body, UnverifiedTokens, "tokens")
+        return self._read(body, UnverifiedTokens, "tokens")
 
     async def verify(self, tokens: UnverifiedTokens, nonce: str) -> Claims:
         """The only way to Claims. nonce: of the login that this browser began. Raises LoginFailed naming what does not hold."""
@@ -197,10 +189,10 @@ class Provider:
         return payload
 
     async def _userinfo(self, endpoint: str, access_token: str, subject: str) -> Mapping[str, Any]:
-        status, body = await self._exchange("GET", endpoint, headers={"Authorization": f"Bearer {access_token}"})
+        status, body = await self._ask("GET", endpoint, headers={"Authorization": f"Bearer {access_token}"})
         if status != 200:
-            raise ProviderUnavailable(f"the provider answered {status} to the question for the person's roles (userinfo)")
-        payload: dict[str, Any] = _decoded(body, dict[str, Any], "userinfo")
+            raise self._unavailable(f"answered {status} to the question for the person's roles (userinfo)")
+        payload: dict[str, Any] = self._read(body, dict[str, Any], "a userinfo")
         if payload.get("sub") != subject:
             raise LoginFailed("the userinfo is of another person than the id_token")
         return payload
@@ -210,7 +202,7 @@ class Provider:
         try:
             header = jwt.get_unverified_header(token)
             algorithm = header.get("alg")
-            if algorithm not in ALGORITHMS:
+            if algorithm not in ALL_ALGORITHMS:
                 raise LoginFailed(f"a token is signed by {in_words(str(algorithm))}, which is not accepted")
             key = await self._key(header.get("kid"), algorithm)
             payload: dict[str, Any] = jwt.decode(
@@ -226,108 +218,83 @@ class Provider:
             raise LoginFailed(f"the provider's token is not valid: {in_words(str(error))}") from None
         return payload, algorithm
 
-    async def _key(self, kid: object, algorithm: str) -> Any:
-        """For this key id; without one the only key that fits. Raises LoginFailed when there is none, jwt.PyJWTError for one that is no good."""
-        fitting = _fitting(await self._keys.get(self._fetch_keys), kid, algorithm)
-        if len(fitting) != 1:
-            fitting = _fitting(await self._keys.again(self._fetch_keys), kid, algorithm)
-        if len(fitting) != 1:
-            raise LoginFailed("the provider's token is signed by a key that the provider does not publish")
+    async def _key(self, kid: object, algorithm: str) -> PublicKey:
+        """For this key id; without one the only key that fits. Raises LoginFailed when there is none."""
         try:
-            key = jwt.PyJWK.from_dict(fitting[0], algorithm=algorithm).key
-        except (ValueError, TypeError, KeyError):
-            raise LoginFailed("the provider publishes a key that cannot be read") from None
-        if getattr(key, "key_size", RSA_BITS_MIN) < RSA_BITS_MIN and not algorithm.startswith("ES"):
-            raise LoginFailed(f"the provider signs with a key of less than {RSA_BITS_MIN} bits")
-        return key
+            return await self._keys.find(kid if isinstance(kid, str) else None, algorithm)
+        except InvalidToken as error:
+            raise LoginFailed(f"what the provider gave does not hold: {error.message}") from None
+        except Unavailable:
+            raise self._unavailable(self._keys.failure or "does not give its keys") from None
+
+    async def _ask(
+        self, method: str, url: str, *, headers: Mapping[str, str] | None = None, form: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        try:
+            return await self._outside.ask(method, url, headers=headers, form=form)
+        except NoAnswer as error:
+            raise self._unavailable(str(error)) from None
+
+    def _read(self, body: bytes, wanted: type[T], what: str) -> T:
+        try:
+            return read(body, wanted, what)
+        except NoAnswer as error:
+            raise self._unavailable(str(error)) from None
+
+    def _unavailable(self, predicate: str) -> ProviderUnavailable:
+        return ProviderUnavailable(f"the provider ({urlsplit(self.issuer).netloc}) {predicate}")
+
+    async def _keys_url(self) -> str:
+        return (await self._metadata.get()).jwks_uri
 
     async def _discover(self) -> Metadata:
-        status, body = await self._exchange("GET", f"{self.issuer.rstrip('/')}/.well-known/openid-configuration")
+        """Raises NoAnswer."""
+        status, body = await self._outside.ask("GET", discovery_url(self.issuer))
         if status != 200:
-            raise ProviderUnavailable(f"the provider answered {status} to discovery; is auth.keycloak.issuer_url right?")
-        found = _decoded(body, Metadata, "discovery document")
+            raise NoAnswer(f"answered {status} to discovery; is auth.keycloak.issuer_url right?")
+        found = read(body, Metadata, "a discovery document")
         if found.issuer != self.issuer:
-            raise ProviderUnavailable(f"the provider calls itself {in_words(found.issuer)}: write auth.keycloak.issuer_url exactly so")
+            raise NoAnswer(f"calls itself {in_words(found.issuer)}: write auth.keycloak.issuer_url exactly so")
         for name in ("authorization_endpoint", "token_endpoint", "jwks_uri", "userinfo_endpoint", "end_session_endpoint"):
             url = getattr(found, name)
             if url is not None and not is_https_or_loopback(url):
-                raise ProviderUnavailable(f"the provider's {name} is neither https nor on this machine")
+                raise NoAnswer(f"gave a {name} that is neither https nor on this machine")
         if found.code_challenge_methods_supported is not None and "S256" not in found.code_challenge_methods_supported:
-            raise ProviderUnavailable("the provider does not know PKCE with S256")
+            raise NoAnswer("does not know PKCE with S256")
         return found
 
-    async def _fetch_keys(self) -> list[dict[str, Any]]:
-        status, body = await self._exchange("GET", (await self.metadata()).jwks_uri)
-        if status != 200:
-            raise ProviderUnavailable(f"the provider answered {status} to the question for its keys")
-        found = _decoded(body, _Jwks, "list of keys").keys
-        if len(found) > KEYS_MAX:
-            raise ProviderUnavailable(f"the provider publishes more than {KEYS_MAX} keys")
-        return found
 
-    async def _exchange(
-        self, method: str, url: str, *, headers: Mapping[str, str] | None = None, form: Mapping[str, str] | None = None
-    ) -> tuple[int, bytes]:
-        """Status and body. Raises ProviderUnavailable."""
-        if self._http is None:
-            self._http = httpx2.AsyncClient(follow_redirects=False, timeout=EXCHANGE_TIMEOUT_S)
-        # identity: a packed body could be a thousand times what was counted.
-        own = {"Accept": "application/json", "Accept-Encoding": "identity", **(headers or {})}
-        host = urlsplit(url).netloc
-        received = bytearray()
-        try:
-            async with asyncio.timeout(EXCHANGE_TIMEOUT_S), self._http.stream(method, url, headers=own, data=form) as response:
-                async for piece in response.aiter_raw():
-                    received += piece
-                    if len(received) > ANSWER_MAX_BYTES:
-                        raise ProviderUnavailable(f"the provider ({host}) answered with more than {ANSWER_MAX_BYTES} bytes")
-                return response.status_code, bytes(received)
-        except TimeoutError:
-            raise ProviderUnavailable(f"the provider ({host}) did not answer within {EXCHANGE_TIMEOUT_S:g} s") from None
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            # The timeouts of the client itself have no words of their own.
-            reason = in_words(str(error)) or type(error).__name__
-            raise ProviderUnavailable(f"the provider ({host}) does not answer: {reason}") from error
+class _KeptMetadata:
+    """What was discovered last. One question at a time; whoever comes meanwhile waits for its answer."""
 
-
-class _Kept(Generic[T]):
-    """What was fetched last. One fetch at a time; whoever comes meanwhile waits for its result."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._value: T | None = None
+    def __init__(self, discover: Callable[[], Awaitable[Metadata]]) -> None:
+        self._discover = discover
+        self._value: Metadata | None = None
         self._fetched_s = 0.0
         self._tried_s = 0.0
-        self.failed: ProviderUnavailable | None = None
+        self.failure: str | None = None
         self._lock = asyncio.Lock()
 
-    async def get(self, fetch: Callable[[], Awaitable[T]]) -> T:
-        """Fetched again when it is older than FRESH_S; what is older counts on when that fails. Raises ProviderUnavailable."""
-        if self._value is not None and time.monotonic() - self._fetched_s < FRESH_S:
+    async def get(self) -> Metadata:
+        """Asked again when it is older than FRESH_S; what is older counts on when that fails. Raises NoAnswer while there is nothing."""
+        async with self._lock:
+            if not self._is_fresh() and (self.failure is None or time.monotonic() - self._tried_s >= RETRY_AFTER_S):
+                await self._ask()
+            if self._value is None:
+                raise NoAnswer(self.failure)
             return self._value
-        async with self._lock:
-            if self._value is not None and time.monotonic() - self._fetched_s < FRESH_S:
-                return self._value
-            return await self._fetch(fetch, not_within_s=RETRY_AFTER_S if self.failed else 0.0)
 
-    async def again(self, fetch: Callable[[], Awaitable[T]]) -> T:
-        """Fetched again unless it was just now. Raises ProviderUnavailable while there is nothing."""
-        async with self._lock:
-            return await self._fetch(fetch, not_within_s=REFETCH_INTERVAL_S)
+    def _is_fresh(self) -> bool:
+        return self._value is not None and time.monotonic() - self._fetched_s < FRESH_S
 
-    async def _fetch(self, fetch: Callable[[], Awaitable[T]], *, not_within_s: float) -> T:
-        if not_within_s == 0.0 or time.monotonic() - self._tried_s >= not_within_s:
-            self._tried_s = time.monotonic()
-            try:
-                self._value = await fetch()
-                self._fetched_s, self.failed = time.monotonic(), None
-            except ProviderUnavailable as error:
-                self.failed = error
-                log.warning("oidc.provider_not_reached", wanted=self._what, reason=error.message)
-        if self._value is None:
-            assert self.failed is not None
-            raise ProviderUnavailable(self.failed.message)
-        return self._value
+    async def _ask(self) -> None:
+        self._tried_s = time.monotonic()
+        try:
+            self._value = await self._discover()
+            self._fetched_s, self.failure = time.monotonic(), None
+        except NoAnswer as error:
+            self.failure = str(error)
+            log.warning("oidc.provider_not_reached", reason=self.failure)
 
 
 def roles_in(payload: Mapping[str, Any], path: str) -> list[str] | None:
@@ -340,19 +307,6 @@ def roles_in(payload: Mapping[str, Any], path: str) -> list[str] | None:
     if isinstance(found, str):
         return [found]
     return [role for role in found if isinstance(role, str)] if isinstance(found, list) else None
-
-
-def in_words(text: str) -> str:
-    """Somebody else's text as it may be shown and logged: one line, cut."""
-    plain = "".join(character if character.isprintable() else " " for character in text[:400])
-    return plain[:200].strip()
-
-
-def _decoded(body: bytes, wanted: type[T], what: str) -> T:
-    try:
-        return msgspec.json.decode(body, type=wanted)
-    except _NO_JSON as error:
-        raise ProviderUnavailable(f"the provider's {what} cannot be read: {in_words(str(error))}") from None
 
 
 def _require_party(payload: Mapping[str, Any], client_id: str) -> None:
@@ -375,27 +329,12 @@ def _require_at_hash(payload: Mapping[str, Any], algorithm: str, access_token: s
         raise LoginFailed("the access token does not go with the id_token (at_hash)")
 
 
-def _fitting(keys: Sequence[Mapping[str, Any]], kid: object, algorithm: str) -> list[dict[str, Any]]:
-    """Public keys for signatures by this algorithm, of this id when there is one."""
-    kind = "EC" if algorithm.startswith("ES") else "RSA"
-    return [
-        dict(key)
-        for key in keys
-        if key.get("kty") == kind
-        and key.get("use", "sig") == "sig"
-        and key.get("alg", algorithm) == algorithm
-        and (kid is None or key.get("kid") == kid)
-    ]
-
-
-def _refusal(status: int, body: bytes) -> LoginFailed | ProviderUnavailable:
-    if status >= 500:
-        return ProviderUnavailable(f"the provider answered {status} when the login was to be finished")
+def _refusal(status: int, body: bytes) -> LoginFailed:
     try:
-        said: Any = msgspec.json.decode(body)
-    except _NO_JSON:
-        said = None
-    words = [said[name] for name in ("error", "error_description") if isinstance(said.get(name), str)] if isinstance(said, dict) else []
+        said = read(body, dict[str, Any], "a reason")
+    except NoAnswer:
+        said = {}
+    words = [said[name] for name in ("error", "error_description") if isinstance(said.get(name), str)]
     return LoginFailed(f"the provider refused the login: {in_words(': '.join(words)) or f'it answered {status}'}")
 
 

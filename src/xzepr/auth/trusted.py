@@ -6,10 +6,13 @@ matching rules give adds up. A claim is named as it stands, or by dots through o
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from xzepr import ids
-from xzepr.auth.issuer_keys import ALL_ALGORITHMS, IssuerKeys
+from xzepr.auth.issuer_keys import IssuerKeys, discovered_keys_url
+from xzepr.auth.jwks import ALL_ALGORITHMS
+from xzepr.auth.outside import Outside
 from xzepr.auth.principal import How, Principal
 from xzepr.auth.tokens import decoded
 from xzepr.auth.unverified import unverified_header, unverified_issuer
@@ -29,7 +32,11 @@ class TrustedIssuers:
     def __init__(self, settings: Settings, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._leeway_s = settings.jwt.leeway_seconds
         self._issuers = {each.issuer: each for each in settings.auth.trusted_issuers}
-        self._keys = {each.issuer: IssuerKeys(each.issuer, each.jwks_url, monotonic=monotonic) for each in settings.auth.trusted_issuers}
+        self._outside = Outside()
+        self._keys = {
+            each.issuer: IssuerKeys(each.issuer, partial(self._keys_url, each), self._outside, monotonic=monotonic)
+            for each in settings.auth.trusted_issuers
+        }
 
     def knows(self, issuer: str) -> bool:
         """Whether tokens of this issuer can count; exactly as the settings have it."""
@@ -62,6 +69,10 @@ class TrustedIssuers:
         """Ends what is being fetched."""
         for keys in self._keys.values():
             await keys.close()
+        await self._outside.close()
+
+    async def _keys_url(self, issuer: TrustedIssuer) -> str:
+        return issuer.jwks_url or await discovered_keys_url(issuer.issuer, self._outside)
 
 
 def principal_of(issuer: TrustedIssuer, claims: Mapping[str, Any]) -> Principal:

@@ -115,6 +115,8 @@ def _by_password(client: "Client", username: str | None, *, from_stdin: bool) ->
 def _by_browser(client: "Client") -> "TokenPair":
     from xzepr.cli.browser import Loopback, new_verifier, open_browser
 
+    # A server without a provider, or whose provider is down, says so here and not in a browser while we wait.
+    client.provider_login_url()
     verifier = new_verifier()
     with Loopback() as loopback:
         address = loopback.address_for(client.url, verifier)
