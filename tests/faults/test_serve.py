@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 import psutil
@@ -86,6 +87,25 @@ def test_a_killed_worker_and_a_killed_relay_are_replaced(shared_installation: In
         victim.kill()
         wait_until(f"no new {role}", 10, lambda role=role, before=before: {process.pid for process in shared_installation.children(role)} - before)
     wait_until("not healthy again", 10, lambda: httpx2.get(f"{shared_installation.url}/health").json()["status"] == "healthy")
+
+
+def test_the_connections_of_a_client_are_shared_out_among_the_workers(shared_installation: Installation) -> None:
+    address = urlsplit(shared_installation.url)
+    assert address.hostname is not None
+    assert address.port is not None
+    workers = shared_installation.children("web")
+    with contextlib.ExitStack() as held:
+        for _ in range(64):
+            held.enter_context(socket.create_connection((address.hostname, address.port)))
+
+        def counts() -> list[int]:
+            return [
+                sum(each.status == psutil.CONN_ESTABLISHED and each.laddr.port == address.port for each in worker.net_connections("tcp"))
+                for worker in workers
+            ]
+
+        wait_until("not all are taken", 10, lambda: sum(counts()) >= 64)
+        assert min(counts()) >= 16, counts()
 
 
 def test_the_lease_of_a_killed_relay_is_freed_at_once(shared_installation: Installation) -> None:

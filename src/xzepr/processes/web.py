@@ -12,6 +12,7 @@ import uvicorn
 
 from xzepr.app import build_app, build_hot_route, build_house
 from xzepr.house import House
+from xzepr.processes.accept import Acceptor
 from xzepr.processes.orders import Orders
 from xzepr.settings import Settings
 from xzepr.web.hot import HotProtocol
@@ -30,9 +31,17 @@ class _Server(uvicorn.Server):
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await super().startup([])
         if self.started:
+            for listening in sockets or ():
+                self.servers.append(Acceptor(listening, self._protocol, lambda: len(self.server_state.connections)))  # type: ignore[arg-type]
             self._ready()
+
+    def _protocol(self) -> asyncio.Protocol:
+        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Followers would hold the drain up until its end.
