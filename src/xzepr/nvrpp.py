@@ -8,6 +8,8 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 FIELD_MAX_CHARS = 255
+# A length in four bytes, as characters.
+_LENGTH = [f"\0\0\0{chr(length)}" for length in range(FIELD_MAX_CHARS + 1)]
 FIELDS = ("name", "version", "release", "platform_id", "package")
 
 
@@ -28,5 +30,17 @@ class Nvrpp(NamedTuple):
     @property
     def artifact_id(self) -> bytes:
         """16 bytes: the first half of SHA-256 over the five fields, each in UTF-8 behind its length in four bytes."""
-        encoded = [field.encode() for field in self]
-        return sha256(b"".join([len(field).to_bytes(4, "big") + field for field in encoded])).digest()[:16]
+        return artifact_id_of(*self)
+
+
+def artifact_id_of(name: str, version: str, release: str, platform_id: str, package: str) -> bytes:
+    """Of the artifact with these fields."""
+    # It is asked for with each event. In ASCII a character is a byte, and a length below 128 as well.
+    told = (
+        f"{_LENGTH[len(name)]}{name}{_LENGTH[len(version)]}{version}{_LENGTH[len(release)]}{release}"
+        f"{_LENGTH[len(platform_id)]}{platform_id}{_LENGTH[len(package)]}{package}"
+    )
+    if told.isascii():
+        return sha256(told.encode()).digest()[:16]
+    encoded = [field.encode() for field in (name, version, release, platform_id, package)]
+    return sha256(b"".join([len(field).to_bytes(4, "big") + field for field in encoded])).digest()[:16]

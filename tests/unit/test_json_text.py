@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xzepr.errors import MalformedBody
-from xzepr.json_text import FAULTS_MAX, compact, parse_strict
+from xzepr.json_text import FAULTS_MAX, compact, parse_strict, plain_text, plain_texts
 
 MEBIBYTE = 1 << 20
 SPACES = st.text(" \t\r\n", max_size=3)
@@ -245,3 +245,55 @@ def test_what_the_decoder_of_the_standard_library_refuses_is_never_taken(body: b
     assert faults
     for fault in faults:
         (fault.pointer + fault.message).encode()
+
+
+TEXTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(codec="utf-8")),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner),
+    max_leaves=8,
+)
+LINES = (
+    st.builds(lambda tree, ascii_only: json.dumps(tree, ensure_ascii=ascii_only).encode(), TEXTS, st.booleans())
+    | written().map(lambda texts: texts[0].encode())
+    | st.text('[]{}",:\\u0d8e19-.\n ', max_size=20).map(str.encode)
+    | st.binary(max_size=20)
+    | st.sampled_from(
+        [
+            b'{"a":1,"a":2}',
+            b'{"a":":","a":2}',
+            b'{"a" :1,"a":2}',
+            b'{"a":1,"\\u0061":2}',
+            b'"\\u0000"',
+            b"1e400",
+            b"[" * 129 + b"]" * 129,
+            b"1" * 1001,
+        ]
+    )
+)
+
+
+@given(st.lists(LINES, min_size=1, max_size=4))
+def test_texts_that_are_read_together_are_what_each_is_alone(lines: list[bytes]) -> None:
+    together = plain_texts(lines)
+    if together is None:
+        return
+    array, trees = together
+    assert repr(trees) == repr([parse_strict(line) for line in lines])
+    assert array.decode() == "[" + ",".join(compact(line.decode()) for line in lines) + "]"
+
+
+@given(LINES)
+def test_a_plain_text_is_its_compact_form_and_its_tree(line: bytes) -> None:
+    try:
+        plain = plain_text(line)
+    except MalformedBody:
+        plain = None
+    if plain is not None:
+        assert (plain[0].decode(), repr(plain[1])) == (compact(line.decode()), repr(parse_strict(line)))
+
+
+def test_texts_that_are_two_or_half_a_text_are_not_read_together() -> None:
+    assert plain_texts([b'{"a":1},{"b":2}']) is None
+    assert plain_texts([b'{"a":[1', b"2]}", b"3,4"]) is None
+    assert plain_texts([b'{"a":"' + b"b" * 2000 + b'\\n\\" c"}', b" [ 1 , 2.5 ] "]) is None, "white space around a text is not its own"
+    assert plain_texts([b'{"a":"\\n\\" :"}', b"[ 1 , 2.5 ]"]) == (b'[{"a":"\\n\\" :"},[1,2.5]]', [{"a": '\n" :'}, [1, 2.5]])

@@ -32,7 +32,7 @@ from xzepr.errors import Conflict, Fault, InvalidInput, Unavailable, XzeprError
 from xzepr.events.model import NewEvent
 from xzepr.idempotency import OTHER_BODY, Answered, Claim, KeyName, Replayed, claim_all, in_flight
 from xzepr.ids import EventId, time_of
-from xzepr.nvrpp import Nvrpp
+from xzepr.nvrpp import artifact_id_of
 from xzepr.stream.outbox import Bell
 
 log = structlog.get_logger(__name__)
@@ -134,11 +134,15 @@ class Entry:
 
 def row_of(event_id: EventId, event: NewEvent, payload_text: str, receiver_version: int, owner_id: str | None, traceparent: str | None) -> Row:
     """An event that was found to satisfy its receiver's schema in this version, as an `event_to_record`."""
-    nvrpp = Nvrpp(event.name, event.version, event.release, event.platform_id, event.package)
+    name, version, release, platform_id, package = event.name, event.version, event.release, event.platform_id, event.package
     return (
         event_id,
-        nvrpp.artifact_id,
-        *nvrpp,
+        artifact_id_of(name, version, release, platform_id, package),
+        name,
+        version,
+        release,
+        platform_id,
+        package,
         event.description,
         payload_text,
         event.success,

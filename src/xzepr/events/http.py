@@ -28,7 +28,7 @@ from xzepr.events.posted import (
     in_turns,
     posted_of,
     read_each,
-    read_event,
+    read_events,
     split_array,
     split_lines,
 )
@@ -105,7 +105,7 @@ async def post_batch(call: Call[House]) -> Answer:
     results = await record_events(
         call.house.recorder,
         call.principal,
-        await read_each(split(), _event_max_bytes(call), read_event),
+        await read_events(split(), _event_max_bytes(call)),
         partial=is_partial,
         traceparent=call.traceparent,
         keyed=(call.claim, lambda results: answer(results).decode()) if call.claim is not None else None,

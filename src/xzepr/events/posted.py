@@ -14,7 +14,7 @@ from xzepr.errors import BodyTooLarge, Fault, InvalidInput, MalformedBody, Permi
 from xzepr.events.model import NewEvent
 from xzepr.idempotency import Claim
 from xzepr.inputs import decode_body
-from xzepr.json_text import FAULTS_MAX, compact, parse_strict
+from xzepr.json_text import FAULTS_MAX, compact, parse_strict, plain_text, plain_texts
 
 BATCH_EVENTS_MAX: Final = 10_000
 # So many are read or checked before others get their turn: a millisecond or two.
@@ -24,6 +24,7 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 _decode: Final = msgspec.json.Decoder(NewEvent).decode
+_decode_all: Final = msgspec.json.Decoder(list[NewEvent]).decode
 
 
 class Posted(msgspec.Struct, frozen=True):
@@ -46,6 +47,10 @@ def posted_of(event: NewEvent, payload: Any) -> Posted:
 
 def read_plainly(body: bytes) -> Posted:
     """A JSON object, by the straight way. Raises MalformedBody, or msgspec.DecodeError, which does not tell all that is wrong."""
+    if (plain := plain_text(body)) is not None:
+        text, tree = plain
+        event = _decode(text)
+        return Posted(event, tree["payload"], bytes(event.payload).decode())
     tree, event = parse_strict(body), _decode(body)
     return posted_of(event, tree["payload"])
 
@@ -57,6 +62,20 @@ def read_event(body: bytes) -> Posted:
     except msgspec.DecodeError:
         event, tree = decode_body(body, NewEvent)
         return posted_of(event, tree["payload"])
+
+
+def _read_together(texts: list[bytes]) -> list[Posted] | None:
+    """As read_event() reads each, in half the time; None when something is wrong with one of them, or may be."""
+    found = plain_texts(texts)
+    if found is None:
+        return None
+    array, trees = found
+    try:
+        events = _decode_all(array)
+    except msgspec.DecodeError:
+        return None
+    # The array is compact, so each payload is.
+    return [Posted(event, tree["payload"], bytes(event.payload).decode()) for event, tree in zip(events, trees, strict=True)]
 
 
 def split_array(body: bytes) -> list[bytes]:
@@ -74,15 +93,27 @@ def split_array(body: bytes) -> list[bytes]:
 
 def split_lines(body: bytes) -> list[bytes]:
     """The texts of NDJSON, a line each, not yet looked into; empty lines are passed over."""
-    return [line for line in body.split(b"\n") if line.strip()]
+    return [line for each in body.split(b"\n") if (line := each.strip(b" \t\r"))]
+
+
+async def read_events(texts: list[bytes], event_max_bytes: int) -> Batch:
+    """As read_each() with read_event(); in one pass each few that nothing is wrong with."""
+    _require_some(texts)
+    batch: Batch = []
+    for begin in range(0, len(texts), EVENTS_AT_ONCE):
+        few = texts[begin : begin + EVENTS_AT_ONCE]
+        together = _read_together(few) if max(map(len, few)) <= event_max_bytes else None
+        if together is not None:
+            batch += together
+            await asyncio.sleep(0)
+        else:
+            batch += await read_each(few, event_max_bytes, read_event)
+    return batch
 
 
 async def read_each(texts: list[bytes], event_max_bytes: int, read: Callable[[bytes], Item]) -> list[Item | XzeprError]:
     """Each text of a batch as `read` reads it, or what is wrong with it. Raises InvalidInput for none, BodyTooLarge for too many."""
-    if not texts:
-        raise InvalidInput.at("", "must hold at least one event")
-    if len(texts) > BATCH_EVENTS_MAX:
-        raise BodyTooLarge(f"a batch has at most {BATCH_EVENTS_MAX} events, not {len(texts)}")
+    _require_some(texts)
 
     def read_sized(text: bytes) -> Item:
         if len(text) > event_max_bytes:
@@ -91,6 +122,13 @@ async def read_each(texts: list[bytes], event_max_bytes: int, read: Callable[[by
         return read(text)
 
     return await in_turns(texts, read_sized)
+
+
+def _require_some(texts: list[bytes]) -> None:
+    if not texts:
+        raise InvalidInput.at("", "must hold at least one event")
+    if len(texts) > BATCH_EVENTS_MAX:
+        raise BodyTooLarge(f"a batch has at most {BATCH_EVENTS_MAX} events, not {len(texts)}")
 
 
 async def in_turns(items: Sequence[Item | XzeprError], do: Callable[[Item], Made]) -> list[Made | XzeprError]:
