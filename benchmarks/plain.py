@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import os
 from array import array
 from time import perf_counter
 from typing import Any, Final
@@ -11,6 +12,7 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 
+from benchmarks.fill import EVENTS_PER_ARTIFACT
 from benchmarks.load import Outcome, carry_out, run_process
 
 # The same partitioning, indexes and checks as ours, with a partition for what is loaded.
@@ -30,7 +32,7 @@ OUTBOX_COLUMNS: Final = ("seq", "kind", "artifact_id", "event_id", "event_receiv
 class PlainPlan(msgspec.Struct, kw_only=True, frozen=True):
     """Either `queries`, each (statement, parameters, rows that must come back), or `events`: the rows of one batch, in EVENT_COLUMNS.
 
-    id and seq of the rows are made anew for each batch. first: the lowest seq that no run before used.
+    id, seq, artifact and version of the rows are made anew for each batch. first: the lowest seq that no run before used.
     """
 
     url: str
@@ -87,10 +89,14 @@ class _Plain:
         return True
 
     def _batch(self) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
-        """The same rows with new ids, which rise as ours do."""
+        """The rows of a batch of ours: new ids, which rise as ours do; new artifacts by their version, with ids that lie anywhere, as hashes do."""
         first = self._plan.first + self._next * len(self._plan.events)
         self._next += 1
-        events = [(_id(seq), seq, *row[2:]) for seq, row in enumerate(self._plan.events, first)]
+        version, artifact_ids = f"1.{first:010}", [os.urandom(16) for _ in range(len(self._plan.events) // EVENTS_PER_ARTIFACT)]
+        events = [
+            (_id(seq), seq, artifact_ids[place // EVENTS_PER_ARTIFACT], row[3], version, *row[5:])
+            for place, (seq, row) in enumerate(enumerate(self._plan.events, first))
+        ]
         outbox = [(row[1], "event.recorded", row[2], row[0], row[11], row[12], row[10]) for row in events]
         return events, outbox
 

@@ -278,21 +278,17 @@ def batch_plan(stage: Stage, requests_max: int | None = None) -> Plan:
 
 def _copy_plan(stage: Stage) -> PlainPlan:
     now, receiver_id = datetime.now(UTC), stage.definitions.lone
-    number = stage.first_number()
     events: list[list[Any]] = []
     for event in range(requests.BATCH_EVENTS):
-        artifact = event // requests.EVENTS_PER_ARTIFACT
-        fields = (f"batch-{artifact:04}", f"1.{number:010}", RELEASE, PLATFORM_ID, PACKAGE)
-        artifact_id = (number + artifact).to_bytes(16, "big")
-        description = "unit tests of build 812"
-        events.append(["", 0, artifact_id, *fields, description, PAYLOAD_TEXT, True, receiver_id, 1, None, now, None])
+        fields = (f"batch-{event // requests.EVENTS_PER_ARTIFACT:04}", "", RELEASE, PLATFORM_ID, PACKAGE)
+        events.append(["", 0, b"", *fields, "unit tests of build 812", PAYLOAD_TEXT, True, receiver_id, 1, None, now, None])
     return PlainPlan(
         url=stage.postgres.url,
         connections=BATCH_CONNECTIONS,
         warmup_s=stage.options.warmup_s,
         duration_s=stage.options.duration_s,
         events=events,
-        first=number * requests.BATCH_EVENTS,
+        first=stage.first_number() * requests.BATCH_EVENTS,
     )
 
 
