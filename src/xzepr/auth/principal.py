@@ -36,7 +36,8 @@ class Principal:
     """The caller of one request. id: None for a caller without credentials, who owns nothing.
 
     scopes: None, or what an API key or token narrows its permissions to. event_receiver_ids: None, or the only receivers it may post to.
-    family_id: of the login that it came by, key_id: of its API key. address, request_id: of this one request, for the audit log.
+    family_id: of the login that it came by, key_id: of its API key. address, request_id: of this one request, for the audit log. nearest: the address,
+    or as much of the way to it as can be told, of callers of public routes: by it attempts are counted, and nothing is allowed.
     """
 
     id: UserId | None = None
@@ -49,17 +50,19 @@ class Principal:
     key_id: str | None = None
     address: str | None = None
     request_id: str | None = None
+    nearest: str | None = None
     permissions: frozenset[Permission] = field(init=False)
 
     def __post_init__(self) -> None:
         granted = frozenset(permission for role in self.roles for permission in ROLE_PERMISSIONS[role])
         object.__setattr__(self, "permissions", granted if self.scopes is None else granted & self.scopes)
 
-    def seen(self, address: str | None, request_id: str | None) -> Self:
+    def seen(self, address: str | None, request_id: str | None, nearest: str | None = None) -> Self:
         """The same, as it made this request. Copied as it is: replace() would work the permissions out anew, with each request."""
         made = copy(self)
         object.__setattr__(made, "address", address)
         object.__setattr__(made, "request_id", request_id)
+        object.__setattr__(made, "nearest", nearest)
         return made
 
     @property
