@@ -133,6 +133,32 @@ def test_guesses_wait_longer_and_longer_and_lock_nobody_out(town: Town) -> None:
     assert guess("203.0.113.7", person.password).status_code == 200
 
 
+def test_of_many_guesses_at_once_no_more_are_looked_at_than_one_after_the_other(town: Town) -> None:
+    person = Person(town.http, town.admin)
+
+    def guess(address: str, password: str) -> int:
+        body = {"username": person.username, "password": password}
+        return httpx2.post(f"{town.running.url}/api/v1/auth/login", json=body, headers={"X-Forwarded-For": address}, timeout=30).status_code
+
+    with ThreadPoolExecutor(40) as pool:
+        statuses = list(pool.map(lambda number: guess("203.0.113.20", f"wrong {number}"), range(40)))
+    # Whoever came when the first second of waiting was over may have been the sixth.
+    assert statuses.count(401) in (5, 6)
+    assert set(statuses) == {401, 429}
+    # An attempt that was right counts no more when it is over, however many there were.
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: guess("203.0.113.21", person.password), range(20))) == [200] * 20
+    assert [guess("203.0.113.21", "wrong") for _ in range(6)][:5] == [401] * 5
+    # A login from the same address neither clears what was counted for all of its accounts nor makes the wait longer.
+    address = town.sql("select failures, last_at from login_guesses where failures = 5 order by last_at desc limit 1")[0]
+    other = Person(town.http, town.admin)
+    answer = town.http.post(
+        "/api/v1/auth/login", json={"username": other.username, "password": other.password}, headers={"X-Forwarded-For": "203.0.113.21"}
+    )
+    assert answer.status_code == 200
+    assert town.sql("select count(*) as n from login_guesses where failures = 5 and last_at = $1", address["last_at"])[0]["n"] == 2
+
+
 def test_one_who_exists_and_one_who_does_not_take_as_long(town: Town) -> None:
     person = Person(town.http, town.admin)
     took: dict[str, list[float]] = {person.username: [], "nobody-at-all-of-this-name": []}
