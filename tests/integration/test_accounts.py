@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import asyncpg
@@ -325,6 +326,11 @@ def test_a_user_is_made_once_by_a_repeated_request(town: Town) -> None:
     answers = [town.http.post("/api/v1/admin/users", json=body, headers={**town.admin, "Idempotency-Key": "user-1"}) for _ in range(2)]
     assert answers[0].json() == answers[1].json()
     assert [answer.status_code for answer in answers] == [201, 201]
+    other = {**body, "password": "long enough for nobody"}
+    problem(town.http.post("/api/v1/admin/users", json=other, headers={**town.admin, "Idempotency-Key": "user-1"}), 409, "conflict")
+    # Whoever reads the database can try passwords on what is kept of the body no faster than on the hash of the password itself.
+    [kept] = town.sql("select body_sha256 from idempotency_keys where key = 'user-1'")
+    assert kept["body_sha256"] != sha256(httpx2.Request("POST", town.running.url, json=body).content).digest()
 
 
 def test_the_last_administrator_stays(town: Town) -> None:

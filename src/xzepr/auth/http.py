@@ -238,6 +238,7 @@ ROUTES = (
         description="With roles it needs role:manage, too.",
         problems=(Conflict,),
         idempotent=True,
+        secret_body=True,
         example_body={"username": "alice", "password": "the rain in november", "email": "alice@example.com", "roles": ["event_manager"]},
         example_answer={"data": "01M88Q7AG504QSGMQWKDMNZ1V2"},
     ),
