@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 from typing import Final, Self
 
 from xzepr.auth.permissions import ROLE_PERMISSIONS, Permission, Role
@@ -64,6 +65,17 @@ class Principal:
         object.__setattr__(made, "request_id", request_id)
         object.__setattr__(made, "nearest", nearest)
         return made
+
+    @property
+    def claims_as(self) -> str:
+        """Whose its idempotency keys and CloudEvents are; empty for callers without an id, who share one name space.
+
+        Who is limited to some receivers shares them with those that have the same limit alone: a key that got out must not take the source and id
+        of events that its owner is going to post elsewhere. A new key with the limit of the one before goes on where that one stopped.
+        """
+        if self.event_receiver_ids is None:
+            return self.id or ""
+        return f"{self.id or ''}/{sha256(' '.join(sorted(self.event_receiver_ids)).encode()).hexdigest()[:32]}"
 
     @property
     def is_admin(self) -> bool:
