@@ -88,16 +88,19 @@ async def session_of(site: Site, browser: httpx2.AsyncClient) -> Any:
         return await sessions.find_session(connection, digest(token), clock.now())
 
 
-async def require_outside(site: Site, browser: httpx2.AsyncClient, answer: httpx2.Response, status: int, code: str, reason: str) -> None:
-    """Refused with a problem that says why, no session, no stack; and the audit log has the reason."""
+async def require_outside(
+    site: Site, browser: httpx2.AsyncClient, answer: httpx2.Response, status: int, code: str, reason: str, kept: str | None = None
+) -> None:
+    """Refused with a problem that says why, no session, no stack; and the audit log has the reason, or what it keeps of it."""
     assert (answer.status_code, answer.json()["error"]) == (status, code), answer.text
     assert reason in answer.json()["detail"]
     assert "Traceback" not in answer.text
     assert "xzepr_session" not in str(answer.headers)
     assert await session_of(site, browser) is None
+    await site.house.denials.flush()
     last = (await site.acts(browser))[-1]
     assert (last["act"], last["outcome"], last["details"]["error"]) == ("auth.login", "failure", code)
-    assert reason in last["details"]["reason"]
+    assert (kept or reason) in last["details"]["reason"]
 
 
 # --- what a sound provider gives
@@ -641,7 +644,40 @@ async def test_an_own_path_is_gone_to(alice: httpx2.AsyncClient, idp: ScriptedPr
 async def test_what_the_provider_says_is_shown(site: Site, alice: httpx2.AsyncClient, idp: ScriptedProvider) -> None:
     said = {"code": None, "error": "access_denied", "error_description": "The person <b>said</b> no\n"}
     answer = await alice.get(idp.come_back(await begin(alice), **said))
-    await require_outside(site, alice, answer, 401, "login_failed", "the provider refused the login: access_denied: The person <b>said</b> no")
+    reason = "the provider refused the login: access_denied: The person <b>said</b> no"
+    await require_outside(site, alice, answer, 401, "login_failed", reason, kept="the browser came back with an error")
+
+
+async def test_who_comes_back_with_errors_fills_no_log_and_chooses_no_word_of_it(
+    site: Site, alice: httpx2.AsyncClient, idp: ScriptedProvider
+) -> None:
+    for number in range(30):
+        said = {"code": None, "error": f"error-{number}", "error_description": "said by mallory " * 10}
+        assert (await alice.get(idp.come_back(await begin(alice), **said))).status_code == 401
+        # Another way to bring words of one's own.
+        assert (await alice.get(idp.come_back(await begin(alice), iss=f"https://mallory-{number}.example.com"))).status_code == 401
+    await site.house.denials.flush(is_last=True)
+    rows = await site.acts(alice)
+    # A row each, or two when a minute ended meanwhile.
+    assert 2 <= len(rows) <= 4
+    assert sum(row["details"]["count"] for row in rows) == 60
+    assert {(row["act"], row["outcome"]) for row in rows} == {("auth.login", "failure")}
+    assert "mallory" not in str(rows)
+    assert "error-" not in str(rows)
+
+
+async def test_logins_that_begin_are_bounded_for_each_address(site: Site, alice: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = clock.now().replace(second=15)
+    monkeypatch.setattr(clock, "now", lambda: moment)
+    for _ in range(oidc.BEGUN_MAX):
+        await begin(alice)
+    for path, query in ((LOGIN, {}), (CLI_AUTHORIZE, {"port": "8123", "state": "s", "code_challenge": CHALLENGE})):
+        answer = await alice.get(path, params=query)
+        assert (answer.status_code, answer.json()["error"], answer.headers["retry-after"]) == (429, "too_many_attempts", "45")
+    async with site.browser(address="192.0.2.7") as elsewhere:
+        await begin(elsewhere)
+    monkeypatch.setattr(clock, "now", lambda: moment + timedelta(seconds=45))
+    await begin(alice)
 
 
 async def test_a_browser_is_shown_a_page_without_anything_of_the_providers(site: Site, idp: ScriptedProvider) -> None:

@@ -8,6 +8,7 @@ There is no count by account alone: with one, anybody could lock anybody out. Wh
 """
 
 import math
+from collections import Counter
 from datetime import datetime, timedelta
 from hashlib import sha256
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -26,6 +27,8 @@ FIRST_DELAY_S: Final = 1.0
 LONGEST_DELAY_S: Final = 900.0
 # Who has not guessed wrong for so long begins anew.
 FORGOTTEN_AFTER_S: Final = 3_600.0
+# Of which a process keeps how many logins were begun from them.
+ADDRESSES_MAX: Final = 10_000
 
 
 class Guesses:
@@ -66,6 +69,27 @@ class Guesses:
         await connection.execute(queries["take_guess_back"], self._buckets, self._by_account if is_right else None, self._counted_at, self._before_at)
 
 
+class Pace:
+    """So many a minute from one address, in the memory of one process; what is more must wait for the next minute."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._minute: datetime | None = None
+        self._taken: Counter[str] = Counter()
+
+    def take(self, address: str | None, now: datetime) -> None:
+        """One more. Raises TooManyAttempts."""
+        minute = now.replace(second=0, microsecond=0)
+        whence = network_of(address)
+        if minute != self._minute or (len(self._taken) >= ADDRESSES_MAX and whence not in self._taken):
+            # A flood from so many addresses is not slowed down by this, and fills no memory.
+            self._minute, self._taken = minute, Counter()
+        if self._taken[whence] >= self._most:
+            seconds = 60 - now.second
+            raise TooManyAttempts(f"too many logins are begun from here; try again in {seconds} s", extra={"retry_after": seconds})
+        self._taken[whence] += 1
+
+
 def delay_s(failures: int) -> float:
     """Behind so many wrong ones that were not free. Doubles each time."""
     return 0.0 if failures < 0 else min(FIRST_DELAY_S * 2.0 ** min(failures, 30), LONGEST_DELAY_S)
@@ -78,7 +102,7 @@ async def sweep(database: Database, now: datetime) -> None:
 
 
 def network_of(address: str | None) -> str:
-    """Who has one IPv6 address has 2^64 of them."""
+    """By what an address is counted: who has one IPv6 address has 2^64 of them."""
     if address is None:
         return ""
     parsed = ip_address(address)
