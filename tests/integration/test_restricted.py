@@ -291,7 +291,9 @@ async def test_credentials_for_some_receivers_take_no_key_of_what_is_posted_else
     assert (elsewhere[0], elsewhere[1] != first[1]) == (201, True)
     assert (await send("wider key", other))[0] == 201
     assert (await send("bob", own))[0] == 409
-    answers = [await call(server, who, "POST", "/events", event(receiver), idempotency_key="guessed") for who, receiver in (("key", own), ("bob", other))]
+    answers = [
+        await call(server, who, "POST", "/events", event(receiver), idempotency_key="guessed") for who, receiver in (("key", own), ("bob", other))
+    ]
     assert [answer.status_code for answer in answers] == [201, 201]
 
 
@@ -356,7 +358,9 @@ async def test_members_of_a_group_of_somebody_else_that_held_it_before_are_not_l
     assert await post(server, "charlie", receiver) == 201
 
 
-async def test_a_change_vouches_for_what_it_adds_and_the_same_list_again_for_all(server: Served, database: Database, users: dict[str, UserId]) -> None:
+async def test_a_change_vouches_for_what_it_adds_and_the_same_list_again_for_all(
+    server: Served, database: Database, users: dict[str, UserId]
+) -> None:
     first, second, third = [await make_receiver(server, "alice") for _ in range(3)]
     group = await make_group(server, "mallory", first, second)
     await join(server, "mallory", group, users["charlie"])

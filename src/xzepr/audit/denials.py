@@ -1,8 +1,8 @@
 """Refusals, counted: what was not allowed leaves a row, and nobody can fill the log with it, or hide in it what others tried.
 
 Counted by principal (one without credentials by address), act, object and minute, in the memory of each process. Every five seconds what is new is
-written: of a minute one row soon after the first refusal, and one at its end with those that followed. Objects are the callers' to choose, so at most
-so many different ones a minute are told apart for each caller, and so many for callers without credentials and for all others apart. What is beyond is
+written: of a minute one row soon after the first refusal, and one at its end with those that followed. Objects are the callers' to choose, so only so
+many different ones a minute are told apart for each caller, and so many for callers without credentials and for all others apart. What is beyond is
 counted together: in a row of that principal, and only when there are too many of these in one of nobody.
 
 Failures: when the database is away the counts stay and are written later; a process that is killed loses those of the last seconds.

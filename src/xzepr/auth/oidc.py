@@ -7,7 +7,7 @@
 
 A crash or an error between 3's steps costs a login that has to begin again; nothing of it can be used a second time. A login that fails after its
 state was taken is told in the audit log as `auth.login` with the reason, in our words or the provider's, never in those that came with the callback;
-counted, as refusals are, since anybody can begin a login and come back with an error. A callback with a state that nobody knows is not recorded at all.
+counted, as refusals are, since anybody can begin a login and come back with an error. A callback with a state that nobody knows is not recorded.
 """
 
 import hmac
@@ -208,9 +208,9 @@ class Oidc:
         await self.provider.require_own_answer(returned.iss)
         if returned.error is not None or not returned.code:
             said = [text for text in (returned.error, returned.error_description) if text]
-            reason = "it gave neither a code nor a reason"
+            why, reason = "the provider refused the login", "it gave neither a code nor a reason"
             kept = "the browser came back with an error" if said else reason
-            raise LoginFailed(f"the provider refused the login: {in_words(': '.join(said)) or reason}", kept=f"the provider refused the login: {kept}")
+            raise LoginFailed(f"{why}: {in_words(': '.join(said)) or reason}", kept=f"{why}: {kept}")
         tokens = await self.provider.turn_in(returned.code, login["code_verifier"])
         return await self.provider.verify(tokens, login["nonce"])
 

@@ -37,8 +37,8 @@ class Principal:
     """The caller of one request. id: None for a caller without credentials, who owns nothing.
 
     scopes: None, or what an API key or token narrows its permissions to. event_receiver_ids: None, or the only receivers it may post to.
-    family_id: of the login that it came by, key_id: of its API key. address, request_id: of this one request, for the audit log. nearest: the address,
-    or as much of the way to it as can be told, of callers of public routes: by it attempts are counted, and nothing is allowed.
+    family_id: of the login that it came by, key_id: of its API key. address, request_id: of this one request, for the audit log. nearest: of
+    callers of public routes the address, or as much of the way to it as can be told: by it attempts are counted, and nothing is allowed.
     """
 
     id: UserId | None = None

@@ -137,7 +137,10 @@ def receiver_id_of(event: CloudEvent, by_type: Mapping[str, list[str]], prefix: 
 
 
 def to_posted(event: CloudEvent, receiver_id: str, settings: Settings, claims_as: str, now: datetime, prefix: str) -> Posted:
-    """As an event of ours, to this receiver. claims_as: of the principal; prefix: `/` or `ce-`, before an attribute's name where a fault is told. Raises InvalidInput."""
+    """As an event of ours, to this receiver. claims_as: of the principal; prefix: `/` or `ce-`, before an attribute's name where a fault is told.
+
+    Raises InvalidInput.
+    """
     attributes = event.attributes
     rules = [*settings.cloudevents.subject_rules, _CDEVENTS]
     rule = next((rule for rule in rules if matches(rule.type, event.type)), None)

@@ -68,8 +68,11 @@ async def create_group(
             vouched,
         )
         shown = {
-            **{"name": group.name, "type": group.type, "enabled": group.enabled},
-            **{"event_receiver_ids": receiver_ids, "vouched_receiver_ids": vouched},
+            "name": group.name,
+            "type": group.type,
+            "enabled": group.enabled,
+            "event_receiver_ids": receiver_ids,
+            "vouched_receiver_ids": vouched,
         }
         await record(connection, principal, Act.GROUP_CREATE, group_id, details=shown)
     return group_id
