@@ -164,16 +164,14 @@ set failures = case when g.last_at < $2::timestamptz - make_interval(secs => $3)
 where g.bucket = any($1)
 
 -- name: take_guess_back
--- One less in each; the count $2 goes. $3, $4: when this one was counted, and the last before it, which stands again unless another came meanwhile.
+-- One less in each; none in $2. $3, $4: when this one was counted, and the last before it, which stands again unless another came meanwhile.
 with held as (
     select g.bucket from login_guesses g where g.bucket = any($1) order by g.bucket for update
-), gone as (
-    delete from login_guesses g using held h where g.bucket = h.bucket and g.bucket = $2
 )
 update login_guesses g
-set failures = greatest(g.failures - 1, 0), last_at = case when g.last_at = $3 then $4 else g.last_at end
+set failures = case when g.bucket = $2 then 0 else greatest(g.failures - 1, 0) end, last_at = case when g.last_at = $3 then $4 else g.last_at end
 from held h
-where g.bucket = h.bucket and g.bucket is distinct from $2
+where g.bucket = h.bucket
 
 -- name: sweep_guesses
 delete from login_guesses g where g.last_at < $1
@@ -214,6 +212,10 @@ select u.id, u.username, u.email, u.roles, u.auth_epoch, u.enabled
 from users u
 where u.issuer = $1 and u.subject = $2 and u.deleted_at is null
 for update
+
+-- name: provider_user_is_administrator
+-- At a glance, without holding it.
+select exists (select from users u where u.issuer = $1 and u.subject = $2 and u.deleted_at is null and 'admin' = any(u.roles))
 
 -- name: provider_user_add
 -- Nothing when the name is taken, or the subject came in by another request in the meantime.

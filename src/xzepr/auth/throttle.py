@@ -54,7 +54,8 @@ class Guesses:
             if row["bucket"] == self._by_address:
                 self._counted_at, self._before_at = max(now, row["last_at"]), row["last_at"]
             free = FREE_BY_ACCOUNT if row["bucket"] == self._by_account else FREE_BY_ADDRESS
-            passed_s = (now - row["last_at"]).total_seconds()
+            # Another one may have been counted since this one came.
+            passed_s = max((now - row["last_at"]).total_seconds(), 0.0)
             if passed_s < FORGOTTEN_AFTER_S:
                 wait_s = max(wait_s, delay_s(row["failures"] - free) - passed_s)
         if wait_s > 0:
