@@ -16,6 +16,7 @@ from typing import Any
 import httpx2
 import jwt
 import pytest
+import structlog
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from starlette.datastructures import Headers
@@ -30,6 +31,7 @@ from xzepr.auth.opaque import digest, new_secret
 from xzepr.auth.permissions import Role
 from xzepr.auth.principal import How
 from xzepr.auth.provider_users import user_of_provider
+from xzepr.db.pool import Database
 from xzepr.errors import InvalidInput, PermissionDenied
 from xzepr.ids import UserId
 
@@ -369,6 +371,29 @@ async def test_a_name_of_which_every_number_is_taken_gets_one_of_its_own(site: S
     assert names[:8] == [f"System-{number}" for number in range(2, 10)]
     assert len(set(names)) == 10
     assert all(name.startswith("System-") for name in names), "the audit log's own names stay its own"
+
+
+async def test_the_last_administrator_stays_one_whatever_the_provider_says(database: Database) -> None:
+    async def come_in(subject: str, *roles: Role) -> list[Role]:
+        async with database.transaction() as connection:
+            user = await user_of_provider(connection, "https://sso", subject, username=subject, email=None, roles=roles, now=clock.now())
+            # Both are at it at the same time.
+            await asyncio.sleep(0.05)
+            return user.roles
+
+    assert await come_in("alice", Role.ADMIN) == [Role.ADMIN]
+    with structlog.testing.capture_logs() as lines:
+        assert await come_in("alice", Role.USER) == [Role.ADMIN, Role.USER]
+    assert [(line["event"], line["username"]) for line in lines] == [("oidc.last_administrator", "alice")]
+    await come_in("bob", Role.ADMIN)
+    assert await come_in("alice", Role.USER) == [Role.USER]
+    await come_in("alice", Role.ADMIN)
+    left = await asyncio.gather(come_in("alice"), come_in("bob"))
+    assert sorted(left) == [[], [Role.ADMIN]]
+    async with database.connection() as connection:
+        # One who is disabled or gone is none.
+        await connection.execute("update users set roles = '{admin}', enabled = username = 'alice'")
+    assert await come_in("alice", Role.USER) == [Role.ADMIN, Role.USER]
 
 
 async def test_a_disabled_user_is_not_let_in(site: Site, alice: httpx2.AsyncClient, idp: ScriptedProvider) -> None:
