@@ -240,6 +240,25 @@ def test_an_expired_refresh_token_is_refused(town: Town) -> None:
     problem(town.http.post("/api/v1/auth/refresh", json={"refresh_token": person.pair["refresh_token"]}), 401, "invalid_token")
 
 
+def test_a_login_that_began_at_a_provider_is_not_prolonged(town: Town) -> None:
+    family_of = "select id, expires_at from login_families where user_id = $1"
+    mine, theirs = Person(town.http, town.admin, "user"), Person(town.http, town.admin, "user")
+    town.sql("update login_families set expires_at = expires_at - interval '1 day' where user_id = any($1)", [mine.id, theirs.id])
+    town.sql("update login_families set method = 'oidc' where user_id = $1", theirs.id)
+    before = {person: town.sql(family_of, person.id)[0] for person in (mine, theirs)}
+    tokens = {}
+    for person in (mine, theirs):
+        answer = town.http.post("/api/v1/auth/refresh", json={"refresh_token": person.pair["refresh_token"]})
+        assert answer.status_code == 200
+        tokens[person] = answer.json()["refresh_token"]
+    assert town.sql(family_of, mine.id)[0]["expires_at"] > before[mine]["expires_at"]
+    assert town.sql(family_of, theirs.id)[0]["expires_at"] == before[theirs]["expires_at"]
+    newest = town.sql("select max(expires_at) as at from refresh_tokens where family_id = $1", before[theirs]["id"])[0]["at"]
+    assert newest >= before[theirs]["expires_at"]
+    town.sql("update login_families set expires_at = now() where user_id = $1", theirs.id)
+    problem(town.http.post("/api/v1/auth/refresh", json={"refresh_token": tokens[theirs]}), 401, "invalid_token")
+
+
 def test_logout_ends_this_login_and_no_other(town: Town) -> None:
     person = Person(town.http, town.admin, "user")
     other = bearer(log_in(town.http, person.username, person.password))
@@ -359,6 +378,33 @@ def test_a_key_that_manages_users_makes_nobody_an_administrator(town: Town) -> N
     problem(town.http.post("/api/v1/admin/users", json=body, headers=key), 403, "permission_denied")
     problem(town.http.patch(f"/api/v1/admin/users/{me}", json={"password": "long enough for anybody"}, headers=key), 403, "permission_denied")
     problem(town.http.put(f"/api/v1/admin/users/{me}/roles", json={"roles": ["admin"]}, headers=key), 403, "permission_denied")
+
+
+def test_a_key_that_manages_users_gets_no_further_than_its_scopes(town: Town) -> None:
+    person = Person(town.http, town.admin, "event_manager")
+    plain = Person(town.http, town.admin)
+    key = {"X-API-Key": make_key(town.http, town.admin, "user:manage", "role:manage", "event:read")["key"]}
+    good = "long enough for anybody"
+
+    def send(method: str, path: str, body: Any) -> int:
+        answer = town.http.request(method, f"/api/v1/admin/users{path}", json=body, headers=key)
+        if answer.status_code == 403:
+            assert "needs the permission event:create, " in problem(answer, 403, "permission_denied")["detail"]
+        return answer.status_code
+
+    assert send("PATCH", f"/{person.id}", {"password": good}) == 403
+    assert send("PUT", f"/{plain.id}/roles", {"roles": ["event_manager"]}) == 403
+    assert send("POST", "", {"username": "too-much", "password": good, "roles": ["event_manager"]}) == 403
+    assert town.status(person.headers) == 200
+    assert log_in(town.http, person.username, person.password)
+    # What the key may itself it may give.
+    assert send("PATCH", f"/{plain.id}", {"password": good}) == 200
+    assert send("PUT", f"/{plain.id}/roles", {"roles": ["user"]}) == 200
+    assert send("PATCH", f"/{plain.id}", {"password": good + "!"}) == 200
+    assert send("POST", "", {"username": "just-right", "password": good, "roles": ["user"]}) == 201
+    # To disable somebody, or to take a role away, gains nothing.
+    assert send("PATCH", f"/{person.id}", {"enabled": False}) == 200
+    assert send("PUT", f"/{person.id}/roles", {"roles": []}) == 200
 
 
 def test_a_key_may_what_its_scopes_and_its_owner_may(town: Town) -> None:

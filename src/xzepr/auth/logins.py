@@ -2,7 +2,8 @@
 
 A login begins a *family*. Its refresh token is 32 random bytes, kept as a hash, good for one use: turning it in gives the next one. One that is
 turned in again is a race when its successor is still unused within SUPERSEDED_S (two tabs, a lost answer): 409, and nothing ends. Later it means
-that two parties hold it, and one of them stole it: the family ends. Source: RFC 9700, 4.14; contract `rest.md`, "Accounts".
+that two parties hold it, and one of them stole it: the family ends. Each use prolongs the family, but for one that began at a provider: that ends
+when it would have ended without any. Source: RFC 9700, 4.14; contract `rest.md`, "Accounts".
 """
 
 from datetime import datetime, timedelta
@@ -101,6 +102,9 @@ class Logins:
             if not reused:
                 successor = new_secret()
                 ends_at = now + timedelta(seconds=self._settings.jwt.refresh_token_expiration)
+                if row["method"] == How.OIDC:
+                    # The provider is asked at the login alone: who was taken out there must not stay in for ever.
+                    ends_at = min(ends_at, row["family_expires_at"])
                 await connection.execute(queries["add_refresh_token"], digest(successor), row["family_id"], now, ends_at)
                 await connection.execute(queries["use_refresh_token"], digest(refresh_token), now, digest(successor))
                 await connection.execute(queries["prolong_family"], row["family_id"], ends_at)
