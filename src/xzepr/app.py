@@ -88,7 +88,7 @@ def build_house(settings: Settings, *, connections_min: int, connections_max: in
         authenticator=Authenticator(settings, database, tokens, trusted, heard),
         passwords=passwords,
         logins=logins,
-        oidc=Oidc(settings, database, provider_logins or logins) if settings.auth.enable_oidc else None,
+        oidc=Oidc(settings, database, provider_logins or logins, denials) if settings.auth.enable_oidc else None,
     )
 
 

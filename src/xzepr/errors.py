@@ -97,6 +97,11 @@ class LoginFailed(Unauthenticated):
 
     code = "login_failed"
 
+    def __init__(self, message: str | None = None, *, kept: str | None = None) -> None:
+        """kept: what is recorded in place of the message, where that repeats what the caller sent."""
+        super().__init__(message)
+        self.kept = kept or self.message
+
 
 class PermissionDenied(XzeprError):
     """The principal lacks the permission."""

@@ -28,7 +28,8 @@ KeyName = tuple[str, str, str]
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """One key of one request. body_sha256: of the bytes as sent; wait_s: for a request that holds the key.
+    """One key of one request. body_sha256: of the bytes as sent, or what stands for it where they hold a secret; wait_s: for a request that holds
+    the key.
 
     lasting: kept as long as the event that it answers, and never too old.
     """

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import asyncpg
@@ -133,6 +134,32 @@ def test_guesses_wait_longer_and_longer_and_lock_nobody_out(town: Town) -> None:
     assert guess("203.0.113.7", person.password).status_code == 200
 
 
+def test_of_many_guesses_at_once_no_more_are_looked_at_than_one_after_the_other(town: Town) -> None:
+    person = Person(town.http, town.admin)
+
+    def guess(address: str, password: str) -> int:
+        body = {"username": person.username, "password": password}
+        return httpx2.post(f"{town.running.url}/api/v1/auth/login", json=body, headers={"X-Forwarded-For": address}, timeout=30).status_code
+
+    with ThreadPoolExecutor(40) as pool:
+        statuses = list(pool.map(lambda number: guess("203.0.113.20", f"wrong {number}"), range(40)))
+    # Whoever came when the first second of waiting was over may have been the sixth.
+    assert statuses.count(401) in (5, 6)
+    assert set(statuses) == {401, 429}
+    # An attempt that was right counts no more when it is over, however many there were.
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: guess("203.0.113.21", person.password), range(20))) == [200] * 20
+    assert [guess("203.0.113.21", "wrong") for _ in range(6)][:5] == [401] * 5
+    # A login from the same address neither clears what was counted for all of its accounts nor makes the wait longer.
+    address = town.sql("select failures, last_at from login_guesses where failures = 5 order by last_at desc limit 1")[0]
+    other = Person(town.http, town.admin)
+    answer = town.http.post(
+        "/api/v1/auth/login", json={"username": other.username, "password": other.password}, headers={"X-Forwarded-For": "203.0.113.21"}
+    )
+    assert answer.status_code == 200
+    assert town.sql("select count(*) as n from login_guesses where failures = 5 and last_at = $1", address["last_at"])[0]["n"] == 2
+
+
 def test_one_who_exists_and_one_who_does_not_take_as_long(town: Town) -> None:
     person = Person(town.http, town.admin)
     took: dict[str, list[float]] = {person.username: [], "nobody-at-all-of-this-name": []}
@@ -211,6 +238,25 @@ def test_an_expired_refresh_token_is_refused(town: Town) -> None:
     person = Person(town.http, town.admin, "user")
     town.sql("update refresh_tokens t set expires_at = now() from login_families f where f.id = t.family_id and f.user_id = $1", person.id)
     problem(town.http.post("/api/v1/auth/refresh", json={"refresh_token": person.pair["refresh_token"]}), 401, "invalid_token")
+
+
+def test_a_login_that_began_at_a_provider_is_not_prolonged(town: Town) -> None:
+    family_of = "select id, expires_at from login_families where user_id = $1"
+    mine, theirs = Person(town.http, town.admin, "user"), Person(town.http, town.admin, "user")
+    town.sql("update login_families set expires_at = expires_at - interval '1 day' where user_id = any($1)", [mine.id, theirs.id])
+    town.sql("update login_families set method = 'oidc' where user_id = $1", theirs.id)
+    before = {person: town.sql(family_of, person.id)[0] for person in (mine, theirs)}
+    tokens = {}
+    for person in (mine, theirs):
+        answer = town.http.post("/api/v1/auth/refresh", json={"refresh_token": person.pair["refresh_token"]})
+        assert answer.status_code == 200
+        tokens[person] = answer.json()["refresh_token"]
+    assert town.sql(family_of, mine.id)[0]["expires_at"] > before[mine]["expires_at"]
+    assert town.sql(family_of, theirs.id)[0]["expires_at"] == before[theirs]["expires_at"]
+    newest = town.sql("select max(expires_at) as at from refresh_tokens where family_id = $1", before[theirs]["id"])[0]["at"]
+    assert newest >= before[theirs]["expires_at"]
+    town.sql("update login_families set expires_at = now() where user_id = $1", theirs.id)
+    problem(town.http.post("/api/v1/auth/refresh", json={"refresh_token": tokens[theirs]}), 401, "invalid_token")
 
 
 def test_logout_ends_this_login_and_no_other(town: Town) -> None:
@@ -299,6 +345,11 @@ def test_a_user_is_made_once_by_a_repeated_request(town: Town) -> None:
     answers = [town.http.post("/api/v1/admin/users", json=body, headers={**town.admin, "Idempotency-Key": "user-1"}) for _ in range(2)]
     assert answers[0].json() == answers[1].json()
     assert [answer.status_code for answer in answers] == [201, 201]
+    other = {**body, "password": "long enough for nobody"}
+    problem(town.http.post("/api/v1/admin/users", json=other, headers={**town.admin, "Idempotency-Key": "user-1"}), 409, "conflict")
+    # Whoever reads the database can try passwords on what is kept of the body no faster than on the hash of the password itself.
+    [kept] = town.sql("select body_sha256 from idempotency_keys where key = 'user-1'")
+    assert kept["body_sha256"] != sha256(httpx2.Request("POST", town.running.url, json=body).content).digest()
 
 
 def test_the_last_administrator_stays(town: Town) -> None:
@@ -327,6 +378,33 @@ def test_a_key_that_manages_users_makes_nobody_an_administrator(town: Town) -> N
     problem(town.http.post("/api/v1/admin/users", json=body, headers=key), 403, "permission_denied")
     problem(town.http.patch(f"/api/v1/admin/users/{me}", json={"password": "long enough for anybody"}, headers=key), 403, "permission_denied")
     problem(town.http.put(f"/api/v1/admin/users/{me}/roles", json={"roles": ["admin"]}, headers=key), 403, "permission_denied")
+
+
+def test_a_key_that_manages_users_gets_no_further_than_its_scopes(town: Town) -> None:
+    person = Person(town.http, town.admin, "event_manager")
+    plain = Person(town.http, town.admin)
+    key = {"X-API-Key": make_key(town.http, town.admin, "user:manage", "role:manage", "event:read")["key"]}
+    good = "long enough for anybody"
+
+    def send(method: str, path: str, body: Any) -> int:
+        answer = town.http.request(method, f"/api/v1/admin/users{path}", json=body, headers=key)
+        if answer.status_code == 403:
+            assert "needs the permission event:create, " in problem(answer, 403, "permission_denied")["detail"]
+        return answer.status_code
+
+    assert send("PATCH", f"/{person.id}", {"password": good}) == 403
+    assert send("PUT", f"/{plain.id}/roles", {"roles": ["event_manager"]}) == 403
+    assert send("POST", "", {"username": "too-much", "password": good, "roles": ["event_manager"]}) == 403
+    assert town.status(person.headers) == 200
+    assert log_in(town.http, person.username, person.password)
+    # What the key may itself it may give.
+    assert send("PATCH", f"/{plain.id}", {"password": good}) == 200
+    assert send("PUT", f"/{plain.id}/roles", {"roles": ["user"]}) == 200
+    assert send("PATCH", f"/{plain.id}", {"password": good + "!"}) == 200
+    assert send("POST", "", {"username": "just-right", "password": good, "roles": ["user"]}) == 201
+    # To disable somebody, or to take a role away, gains nothing.
+    assert send("PATCH", f"/{person.id}", {"enabled": False}) == 200
+    assert send("PUT", f"/{person.id}/roles", {"roles": []}) == 200
 
 
 def test_a_key_may_what_its_scopes_and_its_owner_may(town: Town) -> None:

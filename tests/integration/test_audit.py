@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -174,9 +175,9 @@ async def test_a_name_that_the_database_would_not_take_fails_no_act(database: Da
 async def test_refusals_are_counted_by_principal_route_and_minute(database: Database) -> None:
     denials, now = Denials(database), clock.now().replace(second=10)
     for second in range(20):
-        denials.note(ALICE, Act.ACCESS_DENIED, None, ("/api/v1/events", "GET"), now=now + timedelta(seconds=second))
-    denials.note(BOB, Act.ACCESS_DENIED, None, ("/api/v1/events", "GET"), now=now)
-    denials.note(BOB, Act.ACCESS_DENIED, None, ("/api/v1/events", "POST"), now=now)
+        denials.note(ALICE, Act.ACCESS_DENIED, None, {"route": "/api/v1/events", "method": "GET"}, now=now + timedelta(seconds=second))
+    denials.note(BOB, Act.ACCESS_DENIED, None, {"route": "/api/v1/events", "method": "GET"}, now=now)
+    denials.note(BOB, Act.ACCESS_DENIED, None, {"route": "/api/v1/events", "method": "POST"}, now=now)
     await denials.flush(now=now)
     rows = await rows_of(database)
     told = [(row["actor_name"], row["act"], row["outcome"], row["address"], json.loads(row["details"])) for row in rows]
@@ -206,7 +207,7 @@ async def test_refusals_are_counted_by_principal_route_and_minute(database: Data
     ]
     # The rest of the minute is one row at its end.
     for second in range(30, 40):
-        denials.note(ALICE, Act.ACCESS_DENIED, None, ("/api/v1/events", "GET"), now=now + timedelta(seconds=second))
+        denials.note(ALICE, Act.ACCESS_DENIED, None, {"route": "/api/v1/events", "method": "GET"}, now=now + timedelta(seconds=second))
         await denials.flush(now=now + timedelta(seconds=second))
     assert len(await rows_of(database)) == 3
     await denials.flush(now=now + timedelta(seconds=60))
@@ -220,9 +221,9 @@ async def test_a_flood_of_refusals_stays_bounded_and_every_one_is_counted(databa
     denials, now = Denials(database, known_max=20, strangers_max=10), clock.now().replace(second=0)
     for number in range(5_000):
         stranger = Principal(address=f"2001:db8::{number:x}")
-        denials.note(stranger, Act.ACCESS_DENIED, None, ("/api/v1/events", "GET"), now=now)
+        denials.note(stranger, Act.ACCESS_DENIED, None, {"route": "/api/v1/events", "method": "GET"}, now=now)
     # Strangers cannot hide what somebody with an account tries meanwhile.
-    denials.note(ALICE, Act.ACCESS_DENIED, None, ("/api/v1/admin/audit", "GET"), now=now)
+    denials.note(ALICE, Act.ACCESS_DENIED, None, {"route": "/api/v1/admin/audit", "method": "GET"}, now=now)
     assert len(denials._counts) == 12
     for second in (5, 10, 15):
         await denials.flush(now=now + timedelta(seconds=second))
@@ -233,9 +234,43 @@ async def test_a_flood_of_refusals_stays_bounded_and_every_one_is_counted(databa
     # The next minute has room again.
     later = now + timedelta(minutes=1)
     await denials.flush(now=later)
-    denials.note(Principal(address="192.0.2.9"), Act.ACCESS_DENIED, None, ("/api/v1/events", "GET"), now=later)
+    denials.note(Principal(address="192.0.2.9"), Act.ACCESS_DENIED, None, {"route": "/api/v1/events", "method": "GET"}, now=later)
     await denials.close()
     assert (await rows_of(database))[-1]["address"] == "192.0.2.9"
+
+
+async def test_one_caller_hides_nothing_that_others_tried(database: Database) -> None:
+    denials, now = Denials(database, each_max=20, known_max=50, known_callers_max=3), clock.now().replace(second=0)
+    loud = [Principal(id=ids.mint(ids.UserId), name=f"loud {number}") for number in range(3)]
+    for number in range(1_000):
+        denials.note(loud[0], Act.EVENT_POST_REFUSED, f"made up {number}", now=now)
+    denials.note(ALICE, Act.EVENT_POST_REFUSED, "R", now=now)
+    assert len(denials._counts) == 22
+    # Nor do several together; only when there are too many of them what is beyond is nobody's.
+    for principal in loud[1:]:
+        for number in range(30):
+            denials.note(principal, Act.EVENT_POST_REFUSED, f"made up {number}", now=now)
+    denials.note(BOB, Act.EVENT_POST_REFUSED, "R", now=now)
+    denials.note(BOB, Act.EVENT_POST_REFUSED, "S", now=now)
+    for number in range(2):
+        denials.note(Principal(id=ids.mint(ids.UserId), name=f"late {number}"), Act.EVENT_POST_REFUSED, "R", now=now)
+    await denials.flush(now=now + timedelta(minutes=1))
+    rows = [(row["actor_name"], row["act"], row["object_id"], json.loads(row["details"])) for row in await rows_of(database)]
+    assert sum(details["count"] for *_, details in rows) == 1_065
+    apart = Counter(who for who, *_, details in rows if "others" not in details)
+    assert apart == {"loud 0": 20, "alice": 1, "loud 1": 20, "loud 2": 7, "others": 1}
+    beyond = [(who, act, object_id, details["count"]) for who, act, object_id, details in rows if details.get("others") or who == "others"]
+    assert beyond == [
+        ("loud 0", "access.denied", None, 980),
+        ("loud 1", "access.denied", None, 10),
+        ("loud 2", "access.denied", None, 23),
+        ("bob", "access.denied", None, 2),
+        ("late 0", "access.denied", None, 1),
+        ("others", "access.denied", None, 1),
+    ]
+    # Nothing is left of it.
+    assert (denials._counts, denials._callers, denials._sizes) == ({}, {}, {False: 0, True: 0})
+    await denials.close()
 
 
 async def test_a_database_that_is_away_keeps_the_counts(database: Database, database_url: str) -> None:

@@ -283,6 +283,9 @@ def test_what_others_wrote_cannot_steer_the_terminal(cli: Cli, http: httpx2.Clie
         assert "\x9b" not in output
         assert "\\x1b[31m[bold]\\x9b2J\\n:smile:" in output
     assert name in [receiver["name"] for receiver in cli.json("receiver", "list")]
+    output = cli.ok("receiver", "list", "--json")
+    assert "\x9b" not in output
+    assert "\\u009b2J" in output
 
 
 def test_nothing_is_cut_in_a_pipe(cli: Cli, http: httpx2.Client) -> None:

@@ -14,8 +14,8 @@ from xzepr import clock, ids
 from xzepr.auth.permissions import Role
 from xzepr.auth.principal import Principal
 from xzepr.db.pool import SERVER_SETTINGS, Database
-from xzepr.errors import Conflict, InFlight, Unavailable
-from xzepr.events.group_commit import GroupCommit, Stale, Stored
+from xzepr.errors import Conflict, InFlight, InvalidInput, Unavailable
+from xzepr.events.group_commit import GroupCommit, NotStorable, Stale, Stored
 from xzepr.events.model import NewEvent
 from xzepr.events.posted import Posted
 from xzepr.events.record import Recorder, record_event
@@ -93,8 +93,28 @@ async def test_faulty_event_fails_alone(database_url: str, commit: GroupCommit, 
     await connection.close()
     names = ["bad" if place in (3, 40) else "api" for place in range(64)]
     outcomes = await asyncio.gather(*(commit.store([row(receiver_id, name)]) for name in names), return_exceptions=True)
-    assert [isinstance(outcome, asyncpg.CheckViolationError) for outcome in outcomes] == [name == "bad" for name in names]
+    assert [isinstance(outcome, NotStorable) for outcome in outcomes] == [name == "bad" for name in names]
     assert await count(database_url) == 62
+
+
+async def test_neither_answer_nor_log_quotes_what_cannot_be_stored(
+    database_url: str, commit: GroupCommit, receiver_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("alter table events add constraint no_bad check (name <> 'bad')")
+    await connection.close()
+    # What the database tells of a row that it refuses is the row; what the driver tells of a value that it cannot send is the value.
+    refused, unsent = (list(row(receiver_id, name)) for name in ("bad", "api"))
+    refused[8], unsent[6] = '{"token": "a secret"}', {"token": "a secret"}
+    outcomes = await asyncio.gather(commit.store([tuple(refused)]), commit.store([tuple(unsent)]), return_exceptions=True)
+    assert isinstance(outcomes[0], NotStorable)
+    assert str(outcomes[0]) == "the database refuses what was made of an event: CheckViolationError (23514), constraint no_bad"
+    assert isinstance(outcomes[1], InvalidInput)
+    assert outcomes[1].message.startswith("body: the database cannot store this event: DataError")
+    assert all(outcome.__cause__ is None for outcome in outcomes if isinstance(outcome, Exception))
+    printed = capsys.readouterr()
+    assert "no_bad" in printed.out + printed.err
+    assert "secret" not in printed.out + printed.err + str(outcomes)
 
 
 async def test_a_batch_is_stored_whole_or_not_at_all(database_url: str, commit: GroupCommit, receiver_id: str) -> None:
@@ -104,7 +124,7 @@ async def test_a_batch_is_stored_whole_or_not_at_all(database_url: str, commit: 
     good, bad = [row(receiver_id) for _ in range(5)], [row(receiver_id), row(receiver_id, "bad")]
     outcomes = await asyncio.gather(commit.store(good), commit.store(bad), return_exceptions=True)
     assert isinstance(outcomes[0], Stored)
-    assert isinstance(outcomes[1], asyncpg.CheckViolationError)
+    assert isinstance(outcomes[1], NotStorable)
     assert await count(database_url) == 5
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import httpx2
 import jwt
 import pytest
+import structlog
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from starlette.datastructures import Headers
@@ -30,6 +31,7 @@ from xzepr.auth.opaque import digest, new_secret
 from xzepr.auth.permissions import Role
 from xzepr.auth.principal import How
 from xzepr.auth.provider_users import user_of_provider
+from xzepr.db.pool import Database
 from xzepr.errors import InvalidInput, PermissionDenied
 from xzepr.ids import UserId
 
@@ -88,16 +90,19 @@ async def session_of(site: Site, browser: httpx2.AsyncClient) -> Any:
         return await sessions.find_session(connection, digest(token), clock.now())
 
 
-async def require_outside(site: Site, browser: httpx2.AsyncClient, answer: httpx2.Response, status: int, code: str, reason: str) -> None:
-    """Refused with a problem that says why, no session, no stack; and the audit log has the reason."""
+async def require_outside(
+    site: Site, browser: httpx2.AsyncClient, answer: httpx2.Response, status: int, code: str, reason: str, kept: str | None = None
+) -> None:
+    """Refused with a problem that says why, no session, no stack; and the audit log has the reason, or what it keeps of it."""
     assert (answer.status_code, answer.json()["error"]) == (status, code), answer.text
     assert reason in answer.json()["detail"]
     assert "Traceback" not in answer.text
     assert "xzepr_session" not in str(answer.headers)
     assert await session_of(site, browser) is None
+    await site.house.denials.flush()
     last = (await site.acts(browser))[-1]
     assert (last["act"], last["outcome"], last["details"]["error"]) == ("auth.login", "failure", code)
-    assert reason in last["details"]["reason"]
+    assert (kept or reason) in last["details"]["reason"]
 
 
 # --- what a sound provider gives
@@ -368,6 +373,29 @@ async def test_a_name_of_which_every_number_is_taken_gets_one_of_its_own(site: S
     assert all(name.startswith("System-") for name in names), "the audit log's own names stay its own"
 
 
+async def test_the_last_administrator_stays_one_whatever_the_provider_says(database: Database) -> None:
+    async def come_in(subject: str, *roles: Role) -> list[Role]:
+        async with database.transaction() as connection:
+            user = await user_of_provider(connection, "https://sso", subject, username=subject, email=None, roles=roles, now=clock.now())
+            # Both are at it at the same time.
+            await asyncio.sleep(0.05)
+            return user.roles
+
+    assert await come_in("alice", Role.ADMIN) == [Role.ADMIN]
+    with structlog.testing.capture_logs() as lines:
+        assert await come_in("alice", Role.USER) == [Role.ADMIN, Role.USER]
+    assert [(line["event"], line["username"]) for line in lines] == [("oidc.last_administrator", "alice")]
+    await come_in("bob", Role.ADMIN)
+    assert await come_in("alice", Role.USER) == [Role.USER]
+    await come_in("alice", Role.ADMIN)
+    left = await asyncio.gather(come_in("alice"), come_in("bob"))
+    assert sorted(left) == [[], [Role.ADMIN]]
+    async with database.connection() as connection:
+        # One who is disabled or gone is none.
+        await connection.execute("update users set roles = '{admin}', enabled = username = 'alice'")
+    assert await come_in("alice", Role.USER) == [Role.ADMIN, Role.USER]
+
+
 async def test_a_disabled_user_is_not_let_in(site: Site, alice: httpx2.AsyncClient, idp: ScriptedProvider) -> None:
     await log_in(alice, idp)
     alice.cookies.delete("xzepr_session")
@@ -488,7 +516,7 @@ def _signed_by_hand(key: Any, header: dict[str, Any], payload: dict[str, Any]) -
         ({"claims": {"aud": [CLIENT_ID, "another"]}}, "several, made for us"),
         ({"claims": {"azp": ...}}, "one audience needs no party"),
         ({"claims": {"at_hash": ...}}, "at_hash is optional in the code flow"),
-        ({"claims": {"exp": NOW_S - 5}}, "clocks may differ by jwt.leeway_seconds"),
+        ({"claims": {"exp": -5}}, "clocks may differ by jwt.leeway_seconds"),
         ({"header": {"kid": ...}}, "one key that fits needs no id"),
         ({"algorithm": "PS256"}, "of the RSA family"),
         ({"algorithm": "ES256", "key": EC_KEY, "published": [jwk(EC_KEY, "k1"), jwk(KEY, "k1")]}, "elliptic curves"),
@@ -498,6 +526,9 @@ def _signed_by_hand(key: Any, header: dict[str, Any], payload: dict[str, Any]) -
 async def test_what_the_standard_allows_is_allowed(alice: httpx2.AsyncClient, idp: ScriptedProvider, script: dict[str, Any], why: str) -> None:
     for name, value in script.items():
         setattr(idp.script, name, value)
+    if "exp" in idp.script.claims:
+        # From this moment on, not from when the file was read.
+        idp.script.claims = {"exp": int(time.time()) + idp.script.claims["exp"]}
     answer = await log_in(alice, idp)
     assert answer.status_code == 303, f"{why}: {answer.text}"
 
@@ -641,7 +672,40 @@ async def test_an_own_path_is_gone_to(alice: httpx2.AsyncClient, idp: ScriptedPr
 async def test_what_the_provider_says_is_shown(site: Site, alice: httpx2.AsyncClient, idp: ScriptedProvider) -> None:
     said = {"code": None, "error": "access_denied", "error_description": "The person <b>said</b> no\n"}
     answer = await alice.get(idp.come_back(await begin(alice), **said))
-    await require_outside(site, alice, answer, 401, "login_failed", "the provider refused the login: access_denied: The person <b>said</b> no")
+    reason = "the provider refused the login: access_denied: The person <b>said</b> no"
+    await require_outside(site, alice, answer, 401, "login_failed", reason, kept="the browser came back with an error")
+
+
+async def test_who_comes_back_with_errors_fills_no_log_and_chooses_no_word_of_it(
+    site: Site, alice: httpx2.AsyncClient, idp: ScriptedProvider
+) -> None:
+    for number in range(30):
+        said = {"code": None, "error": f"error-{number}", "error_description": "said by mallory " * 10}
+        assert (await alice.get(idp.come_back(await begin(alice), **said))).status_code == 401
+        # Another way to bring words of one's own.
+        assert (await alice.get(idp.come_back(await begin(alice), iss=f"https://mallory-{number}.example.com"))).status_code == 401
+    await site.house.denials.flush(is_last=True)
+    rows = await site.acts(alice)
+    # A row each, or two when a minute ended meanwhile.
+    assert 2 <= len(rows) <= 4
+    assert sum(row["details"]["count"] for row in rows) == 60
+    assert {(row["act"], row["outcome"]) for row in rows} == {("auth.login", "failure")}
+    assert "mallory" not in str(rows)
+    assert "error-" not in str(rows)
+
+
+async def test_logins_that_begin_are_bounded_for_each_address(site: Site, alice: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = clock.now().replace(second=15)
+    monkeypatch.setattr(clock, "now", lambda: moment)
+    for _ in range(oidc.BEGUN_MAX):
+        await begin(alice)
+    for path, query in ((LOGIN, {}), (CLI_AUTHORIZE, {"port": "8123", "state": "s", "code_challenge": CHALLENGE})):
+        answer = await alice.get(path, params=query)
+        assert (answer.status_code, answer.json()["error"], answer.headers["retry-after"]) == (429, "too_many_attempts", "45")
+    async with site.browser(address="192.0.2.7") as elsewhere:
+        await begin(elsewhere)
+    monkeypatch.setattr(clock, "now", lambda: moment + timedelta(seconds=45))
+    await begin(alice)
 
 
 async def test_a_browser_is_shown_a_page_without_anything_of_the_providers(site: Site, idp: ScriptedProvider) -> None:

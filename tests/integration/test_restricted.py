@@ -270,6 +270,33 @@ async def test_credentials_for_some_receivers_post_to_no_other(server: Served, c
         assert (await call(server, "key", "GET", f"/events?event_receiver_id={other}")).status_code == 200
 
 
+async def test_credentials_for_some_receivers_take_no_key_of_what_is_posted_elsewhere(
+    server: Served, cast: dict[str, Principal], users: dict[str, UserId]
+) -> None:
+    own, other = await make_receiver(server, "bob"), await make_receiver(server, "bob")
+    cast["key"] = principal(users["bob"], "bob", Role.EVENT_MANAGER, event_receiver_ids=[own])
+    cast["next key"] = principal(users["bob"], "bob", Role.EVENT_MANAGER, event_receiver_ids=[own])
+    cast["wider key"] = principal(users["bob"], "bob", Role.EVENT_MANAGER, event_receiver_ids=[own, other])
+
+    async def send(who: str, receiver: str) -> tuple[int, str]:
+        cloud = {"specversion": "1.0", "id": "guessed", "source": "ci", "type": "t", "subject": "a/1/1/p/k", "data": {}, "xzreceiverid": receiver}
+        async with server.as_(who) as client:
+            answer = await client.post("/api/v1/events", content=json.dumps(cloud), headers={"Content-Type": STRUCTURED})
+        return answer.status_code, answer.json().get("data", "")
+
+    first = await send("key", own)
+    assert first[0] == 201
+    assert await send("next key", own) == first, "a repetition, whichever key of this limit it comes by"
+    elsewhere = await send("bob", other)
+    assert (elsewhere[0], elsewhere[1] != first[1]) == (201, True)
+    assert (await send("wider key", other))[0] == 201
+    assert (await send("bob", own))[0] == 409
+    answers = [
+        await call(server, who, "POST", "/events", event(receiver), idempotency_key="guessed") for who, receiver in (("key", own), ("bob", other))
+    ]
+    assert [answer.status_code for answer in answers] == [201, 201]
+
+
 async def test_a_key_for_no_receiver_posts_nowhere(server: Served, cast: dict[str, Principal], users: dict[str, UserId]) -> None:
     receiver = await make_receiver(server, "bob")
     await warm(server.house.recorder, receiver)
@@ -329,6 +356,33 @@ async def test_members_of_a_group_of_somebody_else_that_held_it_before_are_not_l
     # And the group's owner can change the rest without shutting them out.
     assert (await call(server, "mallory", "PATCH", f"/groups/{group}", {"enabled": False})).status_code == 200
     assert await post(server, "charlie", receiver) == 201
+
+
+async def test_a_change_vouches_for_what_it_adds_and_the_same_list_again_for_all(
+    server: Served, database: Database, users: dict[str, UserId]
+) -> None:
+    first, second, third = [await make_receiver(server, "alice") for _ in range(3)]
+    group = await make_group(server, "mallory", first, second)
+    await join(server, "mallory", group, users["charlie"])
+    for receiver in (first, second, third):
+        assert (await call(server, "alice", "PUT", f"/receivers/{receiver}", {"restricted": True})).status_code == 204
+    # An administrator who adds one, or changes something else beside the list, has not looked at the others.
+    for change in ({"event_receiver_ids": [first, second, third]}, {"event_receiver_ids": [first, second, third], "description": "of mallory"}):
+        assert (await call(server, "root", "PUT", f"/groups/{group}", change)).status_code == 204
+        assert [await post(server, "charlie", receiver) for receiver in (first, second, third)] == [403, 403, 201]
+    for _ in range(2):
+        assert (await call(server, "root", "PUT", f"/groups/{group}", {"event_receiver_ids": [first, second, third]})).status_code == 204
+        assert [await post(server, "charlie", receiver) for receiver in (first, second, third)] == [201, 201, 201]
+    assert (await call(server, "mallory", "PUT", f"/groups/{group}", {"event_receiver_ids": [third, second]})).status_code == 204
+    async with database.connection() as connection:
+        sql = "select actor_name, details::text from audit_log where act = 'group.update' and object_id = $1 order by id"
+        rows = [(row["actor_name"], json.loads(row["details"])) for row in await connection.fetch(sql, group)]
+    assert [(who, row["resource_version"], row.get("vouched_receiver_ids")) for who, row in rows] == [
+        ("root", 2, {"before": [], "after": [third]}),
+        ("root", 3, None),
+        ("root", 3, {"before": [third], "after": [first, second, third]}),
+        ("mallory", 4, {"before": [first, second, third], "after": [third, second]}),
+    ]
 
 
 @pytest.mark.parametrize("end", ["removed", "group deleted", "taken out of the group"])

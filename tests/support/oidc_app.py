@@ -52,9 +52,9 @@ class Site:
         async with self.app._app.lifespan_context(None):
             yield self
 
-    def browser(self, **headers: str) -> httpx2.AsyncClient:
+    def browser(self, address: str = "127.0.0.1", **headers: str) -> httpx2.AsyncClient:
         """With cookies of its own; sends on nothing by itself."""
-        transport = httpx2.ASGITransport(app=self.app, client=("127.0.0.1", 1234), raise_app_exceptions=False)
+        transport = httpx2.ASGITransport(app=self.app, client=(address, 1234), raise_app_exceptions=False)
         return httpx2.AsyncClient(transport=transport, base_url=self._own_url, headers={"X-Request-ID": secrets.token_hex(8), **headers})
 
     async def acts(self, browser: httpx2.AsyncClient) -> list[dict[str, Any]]:

@@ -65,6 +65,26 @@ def test_trusted_proxy_on_this_machine_is_no_caller_itself() -> None:
     assert not is_anonymous_admin("127.0.0.1", trusted_proxies=["127.0.0.1"])
 
 
+@pytest.mark.parametrize(
+    ("peer", "hops", "counted_by"),
+    [
+        (PROXY, "203.0.113.7, 10.0.0.2", "203.0.113.7"),
+        # Users in the networks of the proxies: each for itself.
+        (PROXY, "10.1.1.1", "10.1.1.1"),
+        (PROXY, "10.1.1.2, 10.0.0.2", "10.1.1.2"),
+        (PROXY, "unknown, 10.1.1.3", "10.1.1.3"),
+        (PROXY, "nonsense", PROXY),
+        (PROXY, None, PROXY),
+        # Whoever says that the request was forwarded is counted as the one who says so.
+        ("198.51.100.1", "203.0.113.7", "198.51.100.1"),
+        (None, "203.0.113.7", None),
+    ],
+)
+def test_attempts_are_counted_by_the_farthest_address_that_can_be_believed(peer: str | None, hops: str | None, counted_by: str | None) -> None:
+    headers = Headers({"Via": "1.1 somebody", **({"X-Forwarded-For": hops} if hops is not None else {})})
+    assert callers(trusted_proxies=["10.0.0.0/8"]).anonymous(peer, headers, None).nearest == counted_by
+
+
 def test_nobody_has_roles_when_none_are_set() -> None:
     principal = Callers(Settings()).anonymous("127.0.0.1", Headers({}), None)
     assert principal.roles == frozenset()

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from starlette.datastructures import Headers
 
+from xzepr.app import ROUTES
 from xzepr.auth.permissions import PUBLIC, Permission
 from xzepr.ids import EventId
 from xzepr.web.call import Answer, Call, traceparent_of
@@ -80,6 +81,12 @@ def test_permissions_are_all_that_are_needed() -> None:
     assert route().permissions == (Permission.EVENT_READ,)
     assert route(permission=both).permissions == both
     assert route(permission=PUBLIC).permissions == ()
+
+
+def test_what_is_kept_of_a_body_with_a_secret_cannot_be_guessed_fast() -> None:
+    kept = [route for route in ROUTES if route.idempotent and route.body is not None]
+    secret = [route.path for route in kept if {"password", "secret", "token", "key"} & {field.name for field in msgspec.structs.fields(route.body)}]
+    assert secret == [route.path for route in kept if route.secret_body] == ["/api/v1/admin/users"]
 
 
 def test_allow_names_head_with_get_and_options_always() -> None:

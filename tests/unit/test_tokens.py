@@ -4,7 +4,7 @@ import base64
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import jwt
 import pytest
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from support.signing import key_pair, public_pem, raw_part, rsa_key, settings_with, signed, signed_with_secret, unsigned
 from xzepr import clock, ids
+from xzepr.auth.changes import KEPT_S, SLOW_COMMIT_S
 from xzepr.auth.key_files import rotate, thumbprint
 from xzepr.auth.keys import SigningKeys
 from xzepr.auth.permissions import ROLE_PERMISSIONS, Role
@@ -22,6 +23,7 @@ from xzepr.auth.tokens import AccessTokens
 from xzepr.auth.unverified import TOKEN_MAX_BYTES, unverified_header, unverified_issuer
 from xzepr.errors import InvalidToken, Unauthenticated
 from xzepr.ids import FamilyId, UserId
+from xzepr.settings.model import Jwt
 
 ALICE, LOGIN = ids.mint(UserId), ids.mint(FamilyId)
 KID = thumbprint(rsa_key().public_key())
@@ -77,6 +79,23 @@ def test_what_is_issued_is_verified_and_says_the_same(tokens: AccessTokens) -> N
     assert datetime.fromtimestamp(told.expires_at, UTC) == expires_at
     assert timedelta(seconds=898) < expires_at - before <= timedelta(seconds=900)
     assert tokens.verify(issued(tokens)).jti != told.jti
+
+
+def test_a_token_that_was_made_to_live_longer_than_tokens_do_now_is_refused(tokens: AccessTokens, tmp_path: Path) -> None:
+    # What ended is remembered for as long as tokens live by the settings of now.
+    now = int(time.time())
+    assert "good for longer" in refusal(tokens, signed(rsa_key(), HEADER, claims(iat=now - 100, nbf=now - 100, exp=now + 801)))
+    token = issued(tokens)
+    files = key_pair(tmp_path)
+    lower = AccessTokens(settings_with(files, jwt={"access_token_expiration": 899}), SigningKeys(files))
+    assert "good for longer" in refusal(lower, token)
+    assert longest_of("access_token_expiration") + longest_of("leeway_seconds") + SLOW_COMMIT_S < KEPT_S
+
+
+def longest_of(field: str) -> int:
+    """By the bounds of the setting."""
+    [meta] = get_type_hints(Jwt, include_extras=True)[field].__metadata__
+    return int(meta.le)
 
 
 def test_a_token_without_a_login_has_no_family(tokens: AccessTokens) -> None:

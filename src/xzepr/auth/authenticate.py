@@ -74,7 +74,9 @@ class Callers:
         """Who comes without a credential. peer: the address that the connection comes from, None for a Unix socket."""
         client = self.client_address(peer, headers)
         is_near = client is not None and any(client in network for network in self._anonymous_networks)
-        return (self._anonymous if is_near else self._nobody).seen(str(client) if client is not None else None, request_id)
+        nearest = client or self.nearest_address(peer, headers)
+        address, counted_by = (str(each) if each is not None else None for each in (client, nearest))
+        return (self._anonymous if is_near else self._nobody).seen(address, request_id, counted_by)
 
     def client_address(self, peer: str | None, headers: Headers) -> Address | None:
         """Whose request this is; None when it cannot be told. peer: the address that the connection comes from, None for a Unix socket.
@@ -92,6 +94,25 @@ class Callers:
                 return address
         # Every hop is a trusted proxy, or there is none: the proxy speaks for itself. It is not a caller from here.
         return None
+
+    def nearest_address(self, peer: str | None, headers: Headers) -> Address | None:
+        """By what attempts are counted where client_address() has no answer: the trusted proxy that is the farthest away, else the peer.
+
+        Who share a proxy share a count then, and nobody else does. Whether a header says that the request was forwarded changes nothing: with it
+        anybody could leave their own count for one that others share. None for a Unix socket alone.
+        """
+        nearest = address_of(peer)
+        if nearest is None or not self._is_proxy(nearest):
+            return nearest
+        hops = [hop for line in headers.getlist("x-forwarded-for") for hop in line.split(",")]
+        for hop in reversed(hops):
+            address = address_of(hop.strip())
+            if address is None:
+                break
+            nearest = address
+            if not self._is_proxy(nearest):
+                break
+        return nearest
 
     def _is_proxy(self, address: Address) -> bool:
         return any(address in network for network in self._proxies)

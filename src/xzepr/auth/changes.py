@@ -36,8 +36,8 @@ SLOW_COMMIT_S: Final = 30.0
 FRESH_S: Final = 0.8
 # An answer that takes longer is as good as none.
 POLL_TIMEOUT_S: Final = 0.5
-# A row that everybody has read long since.
-KEPT_S: Final = 86_400.0
+# A row that everybody has read long since: a process that starts reads what ended tokens that may still live, a day at most.
+KEPT_S: Final = 2 * 86_400.0
 
 
 async def tell(connection: Connection, kind: str, subject: str, epoch: int | None = None) -> None:

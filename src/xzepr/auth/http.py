@@ -235,9 +235,10 @@ ROUTES = (
         status=201,
         tag="accounts",
         summary="Create a local user",
-        description="With roles it needs role:manage, too.",
-        problems=(Conflict,),
+        description="With roles it needs role:manage, too, and every permission of these roles.",
+        problems=(Conflict, PermissionDenied),
         idempotent=True,
+        secret_body=True,
         example_body={"username": "alice", "password": "the rain in november", "email": "alice@example.com", "roles": ["event_manager"]},
         example_answer={"data": "01M88Q7AG504QSGMQWKDMNZ1V2"},
     ),
@@ -272,8 +273,11 @@ ROUTES = (
         answer=User,
         tag="accounts",
         summary="Change, disable or enable a user",
-        description="Disabling and a new password end the user's logins within a second. The last administrator cannot be disabled.",
-        problems=(NotFound, Conflict),
+        description=(
+            "Disabling and a new password end the user's logins within a second. The last administrator cannot be disabled. "
+            "A new password needs every permission that the user has."
+        ),
+        problems=(NotFound, Conflict, PermissionDenied),
         example_body={"enabled": False},
     ),
     Route(
@@ -285,7 +289,10 @@ ROUTES = (
         status=204,
         tag="accounts",
         summary="Delete a user",
-        description="What it owns and did stays under its id. The last administrator cannot be deleted.",
+        description=(
+            "What it owns and did stays under its id. The last administrator cannot be deleted. "
+            "Who comes from a provider is made anew by their next login: disable them to keep them out."
+        ),
         problems=(NotFound, Conflict),
     ),
     Route(
@@ -298,8 +305,11 @@ ROUTES = (
         answer=User,
         tag="accounts",
         summary="Give a user other roles",
-        description="In place of those before; the user's tokens end within a second. The last administrator stays one.",
-        problems=(NotFound, Conflict),
+        description=(
+            "In place of those before; the user's tokens end within a second. The last administrator stays one. "
+            "To give a role takes every permission of it."
+        ),
+        problems=(NotFound, Conflict, PermissionDenied),
         example_body={"roles": ["event_viewer"]},
     ),
 )

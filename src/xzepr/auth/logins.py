@@ -2,7 +2,8 @@
 
 A login begins a *family*. Its refresh token is 32 random bytes, kept as a hash, good for one use: turning it in gives the next one. One that is
 turned in again is a race when its successor is still unused within SUPERSEDED_S (two tabs, a lost answer): 409, and nothing ends. Later it means
-that two parties hold it, and one of them stole it: the family ends. Source: RFC 9700, 4.14; contract `rest.md`, "Accounts".
+that two parties hold it, and one of them stole it: the family ends. Each use prolongs the family, but for one that began at a provider: that ends
+when it would have ended without any. Source: RFC 9700, 4.14; contract `rest.md`, "Accounts".
 """
 
 from datetime import datetime, timedelta
@@ -21,7 +22,7 @@ from xzepr.auth.tokens import AccessTokens
 from xzepr.clock import rfc3339
 from xzepr.db.pool import Connection, Database
 from xzepr.db.queries import Queries
-from xzepr.errors import InvalidCredentials, InvalidToken, RefreshSuperseded
+from xzepr.errors import InvalidCredentials, InvalidToken, RefreshSuperseded, Unavailable
 from xzepr.ids import FamilyId, UserId
 from xzepr.settings import Settings
 
@@ -45,21 +46,26 @@ class Logins:
 
     async def log_in(self, caller: Principal, credentials: Credentials, now: datetime) -> TokenPair:
         """By name and password. Raises InvalidCredentials, the same and after the same time for every reason; TooManyAttempts, Unavailable."""
-        guesses = throttle.Guesses(credentials.username, caller.address)
+        guesses = throttle.Guesses(credentials.username, caller.nearest)
+        async with self._database.transaction() as connection:
+            await guesses.begin(connection, now)
         async with self._database.connection() as connection:
-            await guesses.require_patience(connection, now)
             row = await connection.fetchrow(queries["find_user_by_name"], credentials.username)
         stored = row["password_hash"] if row is not None else None
-        is_right = await self._passwords.verify(stored, credentials.password)
+        try:
+            is_right = await self._passwords.verify(stored, credentials.password)
+        except Unavailable:
+            # Nobody looked at it.
+            async with self._database.transaction() as connection:
+                await guesses.take_back(connection, is_right=False)
+            raise
         if row is None or stored is None or not is_right or not row["enabled"]:
             details = {"username": credentials.username[:255]}
             async with self._database.transaction() as connection:
-                await guesses.note_failure(connection, now)
                 await record(connection, caller, Act.AUTH_LOGIN, row["id"] if row is not None else None, outcome=Outcome.FAILURE, details=details)
             raise InvalidCredentials
         new_hash = await self._passwords.hash(credentials.password) if self._passwords.is_outdated(stored) else None
         async with self._database.transaction() as connection:
-            await guesses.forget(connection)
             if new_hash is not None:
                 await connection.execute(queries["rehash_password"], row["id"], stored, new_hash)
             # As it is now: it may have been disabled while the password was checked.
@@ -68,7 +74,10 @@ class Logins:
                 raise InvalidCredentials
             user = known_user(row)
             await record(connection, logged_in(user, How.PASSWORD, caller), Act.AUTH_LOGIN, user.id, details={"how": How.PASSWORD})
-            return await self.begin(connection, user, How.PASSWORD, caller)
+            pair = await self.begin(connection, user, How.PASSWORD, caller)
+            # Last: the count of the address is everybody's there.
+            await guesses.take_back(connection, is_right=True)
+            return pair
 
     async def begin(self, connection: Connection, user: KnownUser, how: How, _principal: Principal) -> TokenPair:
         """A new family and its first pair, in the caller's transaction; the audit row is the caller's as well."""
@@ -93,6 +102,9 @@ class Logins:
             if not reused:
                 successor = new_secret()
                 ends_at = now + timedelta(seconds=self._settings.jwt.refresh_token_expiration)
+                if row["method"] == How.OIDC:
+                    # The provider is asked at the login alone: who was taken out there must not stay in for ever.
+                    ends_at = min(ends_at, row["family_expires_at"])
                 await connection.execute(queries["add_refresh_token"], digest(successor), row["family_id"], now, ends_at)
                 await connection.execute(queries["use_refresh_token"], digest(refresh_token), now, digest(successor))
                 await connection.execute(queries["prolong_family"], row["family_id"], ends_at)

@@ -6,7 +6,8 @@
    (provider.py), then user, session or tokens, and the audit row are one transaction.
 
 A crash or an error between 3's steps costs a login that has to begin again; nothing of it can be used a second time. A login that fails after its
-state was taken is an audit row `auth.login` with the reason; a callback with a state that nobody knows is none, since anybody can make those up.
+state was taken is told in the audit log as `auth.login` with the reason, in our words or the provider's, never in those that came with the callback;
+counted, as refusals are, since anybody can begin a login and come back with an error. A callback with a state that nobody knows is not recorded.
 """
 
 import hmac
@@ -20,6 +21,7 @@ import msgspec
 import structlog
 
 from xzepr.audit.acts import Act
+from xzepr.audit.denials import Denials
 from xzepr.audit.record import Outcome, record
 from xzepr.auth.browser import begin_session, end_session
 from xzepr.auth.logins import known_user, logged_in
@@ -30,6 +32,7 @@ from xzepr.auth.permissions import Role
 from xzepr.auth.principal import How, Principal
 from xzepr.auth.provider import Claims, Provider
 from xzepr.auth.provider_users import ProviderUser, user_of_provider
+from xzepr.auth.throttle import Pace
 from xzepr.db.pool import Connection, Database
 from xzepr.db.queries import Queries
 from xzepr.errors import InvalidInput, LoginFailed, PermissionDenied, XzeprError
@@ -40,6 +43,8 @@ queries = Queries("xzepr.auth")
 
 LOGIN_LIFETIME: Final = timedelta(minutes=10)
 CLI_CODE_LIFETIME: Final = timedelta(seconds=60)
+# From one address, behind which many people may sit, in a minute and process. Each is a row for LOGIN_LIFETIME.
+BEGUN_MAX: Final = 60
 # redirect_to of a login that is answered with tokens.
 _TOKENS: Final = ""
 _UNKNOWN_LOGIN: Final = "this login is not known here: it was finished, is older than 10 minutes, or began in another browser; log in again"
@@ -85,9 +90,9 @@ class ToCommand(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Oidc:
-    """Logins through one provider. settings: with all of auth.keycloak; logins: who makes token pairs."""
+    """Logins through one provider. settings: with all of auth.keycloak; logins: who makes token pairs; denials: where failures are counted."""
 
-    def __init__(self, settings: Settings, database: Database, logins: LogsIn) -> None:
+    def __init__(self, settings: Settings, database: Database, logins: LogsIn, denials: Denials) -> None:
         keycloak = settings.auth.keycloak
         assert keycloak.issuer_url is not None
         assert keycloak.client_id is not None
@@ -104,18 +109,21 @@ class Oidc:
         self._role_map = keycloak.role_map
         self._database = database
         self._logins = logins
+        self._denials = denials
+        self._pace = Pace(BEGUN_MAX)
 
     async def close(self) -> None:
         """Let go of the connections to the provider."""
         await self.provider.close()
 
-    async def begin(self, *, browser: str, redirect_to: str | None, cli: CliLogin | None = None, now: datetime) -> Begun:
+    async def begin(self, caller: Principal, *, browser: str, redirect_to: str | None, cli: CliLogin | None = None, now: datetime) -> Begun:
         """browser: the token of its cookie; redirect_to: an own path, None: the login is answered with tokens.
 
-        Raises InvalidInput for a redirect_to that leads elsewhere, ProviderUnavailable.
+        Raises InvalidInput for a redirect_to that leads elsewhere, TooManyAttempts, ProviderUnavailable.
         """
         if redirect_to is not None:
             require_own_path(redirect_to)
+        self._pace.take(caller.nearest, now)
         state, nonce, verifier = new_secret(), new_secret(), secrets.token_urlsafe(48)
         url = await self.provider.authorization_url(state=state, nonce=nonce, code_challenge=challenge_of(verifier))
         of_cli = (cli.port, cli.state, cli.code_challenge) if cli is not None else (None, None, None)
@@ -142,8 +150,7 @@ class Oidc:
                     await self._end(connection, session, principal, now)
                 return outcome
         except XzeprError as error:
-            async with self._database.transaction() as connection:
-                await self._record_failure(connection, principal, error, None)
+            self._denials.note(principal, Act.AUTH_LOGIN, None, _failure(error), outcome=Outcome.FAILURE, now=now)
             raise
 
     async def turn_in_cli_code(self, code: str, code_verifier: str, *, principal: Principal, now: datetime) -> TokenPair:
@@ -161,7 +168,7 @@ class Oidc:
             if failure is None:
                 return await self._pair(connection, known_user(row), How(row["method"]), principal)
             # The code is gone all the same, so this commits.
-            await self._record_failure(connection, principal, failure, row["id"])
+            await record(connection, principal, Act.AUTH_LOGIN, row["id"], outcome=Outcome.FAILURE, details=_failure(failure))
         raise failure
 
     async def log_out(self, token: str, principal: Principal, now: datetime) -> str | None:
@@ -201,7 +208,9 @@ class Oidc:
         await self.provider.require_own_answer(returned.iss)
         if returned.error is not None or not returned.code:
             said = [text for text in (returned.error, returned.error_description) if text]
-            raise LoginFailed(f"the provider refused the login: {in_words(': '.join(said)) or 'it gave neither a code nor a reason'}")
+            why, reason = "the provider refused the login", "it gave neither a code nor a reason"
+            kept = "the browser came back with an error" if said else reason
+            raise LoginFailed(f"{why}: {in_words(': '.join(said)) or reason}", kept=f"{why}: {kept}")
         tokens = await self.provider.turn_in(returned.code, login["code_verifier"])
         return await self.provider.verify(tokens, login["nonce"])
 
@@ -238,9 +247,10 @@ class Oidc:
         elif user.has_other_roles:
             await record(connection, provider, Act.USER_CHANGE_ROLES, user.id, details={"before": user.roles_before, "after": user.roles})
 
-    async def _record_failure(self, connection: Connection, principal: Principal, error: XzeprError, user_id: str | None) -> None:
-        details = {"method": How.OIDC, "error": error.code, "reason": error.message}
-        await record(connection, principal, Act.AUTH_LOGIN, user_id, outcome=Outcome.FAILURE, details=details)
+
+def _failure(error: XzeprError) -> dict[str, str]:
+    """For the audit log."""
+    return {"method": How.OIDC, "error": error.code, "reason": error.kept if isinstance(error, LoginFailed) else error.message}
 
 
 async def sweep(database: Database, now: datetime) -> None:

@@ -16,7 +16,7 @@ from xzepr.auth.model import TokenPair
 from xzepr.auth.oidc import LOGIN_LIFETIME, CliLogin, InBrowser, Oidc, Returned, ToCommand
 from xzepr.auth.opaque import new_secret
 from xzepr.auth.permissions import PUBLIC
-from xzepr.errors import ForeignOrigin, LoginFailed, NotFound, PermissionDenied, ProviderUnavailable, Unauthenticated, XzeprError
+from xzepr.errors import ForeignOrigin, LoginFailed, NotFound, PermissionDenied, ProviderUnavailable, TooManyAttempts, Unauthenticated, XzeprError
 from xzepr.house import House
 from xzepr.web.call import Answer, Call
 from xzepr.web.pages import failure_page, prefers_html
@@ -102,7 +102,7 @@ async def start_login(call: Call[House]) -> Answer | Response:
     wants_json = "application/json" in accept and not prefers_html(accept)
     browser = _browser(call) or new_secret()
     to = query.redirect_to if wants_json else query.redirect_to or "/"
-    begun = await _oidc(call).begin(browser=browser, redirect_to=to, now=clock.now())
+    begun = await _oidc(call).begin(call.principal, browser=browser, redirect_to=to, now=clock.now())
     cookie = {"Set-Cookie": _login_cookie(call, browser), **_VARY}
     if wants_json:
         return Answer(AuthorizationUrl(authorization_url=begun.authorization_url, state=begun.state), headers=cookie)
@@ -143,7 +143,7 @@ async def start_cli_login(call: Call[House]) -> Answer | Response:
         raise ForeignOrigin("a login of the command line is begun by the command itself: xzepr login")
     browser = _browser(call) or new_secret()
     cli = CliLogin(port=query.port, state=query.state, code_challenge=query.code_challenge)
-    begun = await oidc.begin(browser=browser, redirect_to="/", cli=cli, now=clock.now())
+    begun = await oidc.begin(call.principal, browser=browser, redirect_to="/", cli=cli, now=clock.now())
     return RedirectResponse(begun.authorization_url, 302, headers={"Set-Cookie": _login_cookie(call, browser)})
 
 
@@ -178,7 +178,7 @@ ROUTES = (
             "Afterwards the browser has a session and goes to `redirect_to`, a path of this server (default `/`); a login that was begun with "
             "`Accept: application/json` and without `redirect_to` is answered with tokens. " + _NOT_ENABLED
         ),
-        problems=(NotFound, ProviderUnavailable),
+        problems=(NotFound, TooManyAttempts, ProviderUnavailable),
         example_answer={
             "authorization_url": "https://sso.example.com/realms/acme/protocol/openid-connect/auth?response_type=code&client_id=xzepr",
             "state": "VvAxNzPIu0hVN0pVxYHhVdq0rLeg3Hq0dXCqvN9wL_8",
@@ -230,7 +230,7 @@ ROUTES = (
             "`xzepr login` opens this. After the login the browser is sent to `http://127.0.0.1:<port>/?code&state`. "
             "A page of another site cannot begin it. " + _NOT_ENABLED
         ),
-        problems=(ForeignOrigin, NotFound, ProviderUnavailable),
+        problems=(ForeignOrigin, NotFound, TooManyAttempts, ProviderUnavailable),
     ),
     Route(
         method="POST",

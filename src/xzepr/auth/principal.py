@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 from typing import Final, Self
 
 from xzepr.auth.permissions import ROLE_PERMISSIONS, Permission, Role
@@ -36,7 +37,8 @@ class Principal:
     """The caller of one request. id: None for a caller without credentials, who owns nothing.
 
     scopes: None, or what an API key or token narrows its permissions to. event_receiver_ids: None, or the only receivers it may post to.
-    family_id: of the login that it came by, key_id: of its API key. address, request_id: of this one request, for the audit log.
+    family_id: of the login that it came by, key_id: of its API key. address, request_id: of this one request, for the audit log. nearest: of
+    callers of public routes the address, or as much of the way to it as can be told: by it attempts are counted, and nothing is allowed.
     """
 
     id: UserId | None = None
@@ -49,18 +51,31 @@ class Principal:
     key_id: str | None = None
     address: str | None = None
     request_id: str | None = None
+    nearest: str | None = None
     permissions: frozenset[Permission] = field(init=False)
 
     def __post_init__(self) -> None:
         granted = frozenset(permission for role in self.roles for permission in ROLE_PERMISSIONS[role])
         object.__setattr__(self, "permissions", granted if self.scopes is None else granted & self.scopes)
 
-    def seen(self, address: str | None, request_id: str | None) -> Self:
+    def seen(self, address: str | None, request_id: str | None, nearest: str | None = None) -> Self:
         """The same, as it made this request. Copied as it is: replace() would work the permissions out anew, with each request."""
         made = copy(self)
         object.__setattr__(made, "address", address)
         object.__setattr__(made, "request_id", request_id)
+        object.__setattr__(made, "nearest", nearest)
         return made
+
+    @property
+    def claims_as(self) -> str:
+        """Whose its idempotency keys and CloudEvents are; empty for callers without an id, who share one name space.
+
+        Who is limited to some receivers shares them with those that have the same limit alone: a key that got out must not take the source and id
+        of events that its owner is going to post elsewhere. A new key with the limit of the one before goes on where that one stopped.
+        """
+        if self.event_receiver_ids is None:
+            return self.id or ""
+        return f"{self.id or ''}/{sha256(' '.join(sorted(self.event_receiver_ids)).encode()).hexdigest()[:32]}"
 
     @property
     def is_admin(self) -> bool:

@@ -129,7 +129,8 @@ class Provider:
         if iss is None and not (await self.metadata()).authorization_response_iss_parameter_supported:
             return
         if iss != self.issuer:
-            raise LoginFailed(f"the answer comes from the provider {in_words(iss or 'without a name')}, not from {self.issuer}")
+            other = f"the answer comes from the provider {in_words(iss or 'without a name')}, not from {self.issuer}"
+            raise LoginFailed(other, kept=f"the answer comes from the provider of another name, not from {self.issuer}")
 
     async def turn_in(self, code: str, code_verifier: str) -> UnverifiedTokens:
         """The code of the callback for tokens. Raises LoginFailed with the provider's own words when it refuses."""

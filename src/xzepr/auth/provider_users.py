@@ -1,13 +1,18 @@
 """Users who come from a provider, known by (issuer, subject): names and addresses may change there, and say nothing about who somebody is.
 
 A name that is taken here is never taken over: the newcomer gets it with a number. The name stays as it was at the first login. Roles are the
-provider's at each login; when they differ from the last ones, tokens that are out end everywhere.
+provider's at each login; when they differ from the last ones, tokens that are out end everywhere. Only the last administrator stays one whatever the
+provider says: there is always one, and a mistake in a role there must not lock everybody out here.
+
+Who was deleted here is nobody that is known: the next login makes a new user. To keep somebody out, disable them.
 """
 
 from collections.abc import Collection, Iterator
 from datetime import datetime
 from hashlib import sha256
 from typing import Final
+
+import structlog
 
 from xzepr import ids
 from xzepr.auth import changes
@@ -18,6 +23,7 @@ from xzepr.db.queries import Queries
 from xzepr.errors import Conflict, PermissionDenied
 from xzepr.ids import UserId
 
+log = structlog.get_logger(__name__)
 queries = Queries("xzepr.auth")
 
 NUMBERED_MAX: Final = 9
@@ -50,12 +56,24 @@ async def user_of_provider(
     username: what the provider calls it. Raises PermissionDenied for a user who is disabled here.
     """
     wanted = sorted(set(roles))
+    # Before the row: in this order everybody takes them who takes an administrator away.
+    is_alone = Role.ADMIN not in wanted and await connection.fetchval(queries["provider_user_is_administrator"], issuer, subject)
+    if is_alone:
+        await connection.execute(queries["serialize_administrators"])
     for name in _names(username, issuer, subject):
         found = await connection.fetchrow(queries["provider_user_lock"], issuer, subject)
         if found is not None:
             if not found["enabled"]:
                 raise PermissionDenied("this account is disabled")
             before = sorted(Role(role) for role in found["roles"])
+            # One who became an administrator this very moment has the role until the next login.
+            if (
+                Role.ADMIN in before
+                and Role.ADMIN not in wanted
+                and not (is_alone and await connection.fetchval(queries["count_other_administrators"], found["id"]))
+            ):
+                wanted = sorted([*wanted, Role.ADMIN])
+                log.warning("oidc.last_administrator", user_id=found["id"], username=found["username"])
             epoch = await connection.fetchval(queries["provider_user_update"], found["id"], email, wanted, before != wanted, now)
             if before != wanted:
                 await changes.tell(connection, changes.USER, found["id"], epoch)

@@ -150,19 +150,28 @@ where k.id = n.id and (k.last_used_at is null or k.last_used_at < n.at)
 -- Which of these receivers exist.
 select r.id from event_receivers r where r.id = any($1) and r.deleted_at is null
 
--- name: find_guesses
-select g.bucket, g.failures, g.last_at from login_guesses g where g.bucket = any($1)
+-- name: lock_guesses
+-- What was counted so far, held until the end of the transaction; a count that is new begins with none.
+insert into login_guesses as g (bucket, failures, last_at)
+select b.bucket, 0, $2 from unnest($1::bytea[]) with ordinality as b (bucket, place) order by b.place
+on conflict (bucket) do update set failures = g.failures
+returning g.bucket, g.failures, g.last_at
 
--- name: note_guess
--- One more failure in each; a pause of $3 seconds begins anew.
-insert into login_guesses (bucket, failures, last_at)
-select b.bucket, 1, $2 from unnest($1::bytea[]) as b (bucket)
-on conflict (bucket) do update set
-    failures = case when login_guesses.last_at < excluded.last_at - make_interval(secs => $3) then 1 else login_guesses.failures + 1 end,
-    last_at = excluded.last_at
+-- name: count_guess
+-- One more in each, behind lock_guesses; a pause of $3 seconds begins anew.
+update login_guesses g
+set failures = case when g.last_at < $2::timestamptz - make_interval(secs => $3) then 1 else g.failures + 1 end, last_at = greatest(g.last_at, $2)
+where g.bucket = any($1)
 
--- name: forget_guesses
-delete from login_guesses g where g.bucket = $1
+-- name: take_guess_back
+-- One less in each; none in $2. $3, $4: when this one was counted, and the last before it, which stands again unless another came meanwhile.
+with held as (
+    select g.bucket from login_guesses g where g.bucket = any($1) order by g.bucket for update
+)
+update login_guesses g
+set failures = case when g.bucket = $2 then 0 else greatest(g.failures - 1, 0) end, last_at = case when g.last_at = $3 then $4 else g.last_at end
+from held h
+where g.bucket = h.bucket
 
 -- name: sweep_guesses
 delete from login_guesses g where g.last_at < $1
@@ -203,6 +212,10 @@ select u.id, u.username, u.email, u.roles, u.auth_epoch, u.enabled
 from users u
 where u.issuer = $1 and u.subject = $2 and u.deleted_at is null
 for update
+
+-- name: provider_user_is_administrator
+-- At a glance, without holding it.
+select exists (select from users u where u.issuer = $1 and u.subject = $2 and u.deleted_at is null and 'admin' = any(u.roles))
 
 -- name: provider_user_add
 -- Nothing when the name is taken, or the subject came in by another request in the meantime.

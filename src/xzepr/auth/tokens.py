@@ -52,6 +52,7 @@ class _Claims(msgspec.Struct, frozen=True):
     epoch: int
     token_type: Literal["access"]
     jti: str
+    iat: int
     exp: int
     sid: str | None = None
     how: How = How.PASSWORD
@@ -128,6 +129,9 @@ class AccessTokens:
             told = msgspec.convert(claims, _Claims)
         except msgspec.ValidationError as error:
             raise InvalidToken(f"the claims of the token are not those of ours: {_without_value(error)}") from None
+        if told.exp - told.iat > self._jwt.access_token_expiration:
+            # Made under another setting: what ended is remembered for as long as tokens of this one live.
+            raise InvalidToken("the token is good for longer than tokens are here (jwt.access_token_expiration); log in again, or refresh it")
         family = told.sid
         if not ids.is_ulid(told.sub) or (family is not None and not ids.is_ulid(family)):
             raise InvalidToken("the claims of the token are not those of ours: sub and sid are ids")

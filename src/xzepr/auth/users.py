@@ -3,7 +3,7 @@
 There is always an administrator: whoever would take the last one away is refused.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,7 @@ from xzepr.audit.record import record
 from xzepr.auth import changes
 from xzepr.auth.model import NewUser, User, UserChange, UserPage
 from xzepr.auth.passwords import Passwords, require_good
-from xzepr.auth.permissions import Permission, Role
+from xzepr.auth.permissions import ROLE_PERMISSIONS, Permission, Role
 from xzepr.auth.principal import How, Principal
 from xzepr.clock import rfc3339
 from xzepr.db.pool import Connection, Database
@@ -32,7 +32,11 @@ _TAKEN = "another user has this name"
 
 
 async def create_user(database: Database, actor: Principal, user: NewUser, password_hash: str, now: datetime, claim: Claim | None = None) -> UserId:
-    """A local user, whose password was found to be good. Raises Conflict for a name that is taken; Replayed, InFlight by the claim."""
+    """A local user, whose password was found to be good.
+
+    Raises Conflict for a name that is taken; PermissionDenied for roles that may do more than the actor; Replayed, InFlight by the claim.
+    """
+    _require_within(actor, user.roles)
     user_id = ids.mint(UserId)
     async with database.transaction() as connection:
         if claim is not None:
@@ -78,7 +82,10 @@ async def search_users(database: Database, page: UserPage) -> Page[User]:
 async def change_user(
     database: Database, passwords: Passwords, actor: Principal, user_id: UserId, change: UserChange, min_chars: int, now: datetime
 ) -> User:
-    """What is given is put in place. A new password and disabling end the user's logins. Raises NotFound, InvalidInput, Conflict."""
+    """What is given is put in place. A new password and disabling end the user's logins.
+
+    Raises NotFound, InvalidInput, Conflict; PermissionDenied, also for the password of a user who may do more than the actor.
+    """
     password_hash = None
     if change.password is not UNSET:
         named = await get_user(database, user_id)
@@ -90,6 +97,8 @@ async def change_user(
         await connection.execute(queries["serialize_administrators"])
         row = _found(await connection.fetchrow(queries["lock_user"], user_id), user_id)
         _require_may_manage(actor, row)
+        if password_hash is not None:
+            _require_within(actor, row["roles"])
         email = row["email"] if change.email is UNSET else change.email
         enabled = row["enabled"] if change.enabled is UNSET else change.enabled
         if not enabled:
@@ -109,12 +118,15 @@ async def change_user(
 
 
 async def set_roles(database: Database, actor: Principal, user_id: UserId, roles: Sequence[Role], now: datetime) -> User:
-    """In place of those before; ends the user's tokens when they differ. Raises NotFound, Conflict for the last administrator."""
+    """In place of those before; ends the user's tokens when they differ.
+
+    Raises NotFound, Conflict for the last administrator, PermissionDenied for a new one that may do more than the actor.
+    """
     return await _change_roles(database, actor, user_id, lambda _: distinct(roles), now)
 
 
 async def add_roles(database: Database, actor: Principal, user_id: UserId, roles: Sequence[Role], now: datetime) -> User:
-    """Besides those before. Raises NotFound."""
+    """Besides those before. Raises NotFound, PermissionDenied for a new one that may do more than the actor."""
     return await _change_roles(database, actor, user_id, lambda before: distinct([*before, *roles]), now)
 
 
@@ -132,6 +144,7 @@ async def _change_roles(
         row = _found(await connection.fetchrow(queries["lock_user"], user_id), user_id)
         wanted = wanted_of(row["roles"])
         if set(wanted) != set(row["roles"]):
+            _require_within(actor, set(wanted).difference(row["roles"]))
             await _require_another_administrator(connection, row, wanted, enabled=row["enabled"])
             epoch = row["auth_epoch"] + 1
             values = (row["email"], row["enabled"], row["password_hash"], wanted, epoch, now)
@@ -157,6 +170,12 @@ def _require_may_manage(actor: Principal, row: asyncpg.Record) -> None:
     """Whoever could set an administrator's password could become one."""
     if Role.ADMIN in row["roles"] and actor.how is not How.SYSTEM:
         actor.require([Permission.ROLE_MANAGE])
+
+
+def _require_within(actor: Principal, roles: Iterable[str]) -> None:
+    """Whoever gives a role, or sets the password of somebody who has it, could do all that it may: a key must not exceed its scopes so."""
+    if actor.how is not How.SYSTEM:
+        actor.require(sorted({permission for role in roles for permission in ROLE_PERMISSIONS[Role(role)]}))
 
 
 async def _end_logins(connection: Connection, user_id: UserId, epoch: int, now: datetime) -> None:

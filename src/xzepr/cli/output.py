@@ -4,6 +4,8 @@ JSON goes to standard output alone, numbers and key order as the server sent the
 terminal, so nothing is cut in a log. Nothing that is printed can steer a terminal (text.shown).
 """
 
+import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 Cell = str | tuple[str, str]
 
 PIPE_COLUMNS: Final = 100_000
+_BEYOND_ASCII: Final = re.compile(r"[^\n -~]")
 json_option = click.option("--json", "as_json", is_flag=True, help="For programs: JSON on standard output.")
 
 _STATES: Final = {"open": "green", "closed": "red", "missing": "yellow"}
@@ -28,7 +31,7 @@ def print_json(value: Any) -> None:
     """value: anything that msgspec encodes."""
     import msgspec
 
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+    click.echo(shown_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode()))
 
 
 def print_id(made: str, as_json: bool) -> None:
@@ -81,8 +84,8 @@ def print_raw_json(title: str, raw: Any) -> None:
 
 
 def shown_json(text: str) -> str:
-    """JSON text may hold control characters above 0x7e unescaped."""
-    return "\n".join(shown(line) for line in text.splitlines())
+    """The same JSON, as a terminal may have it: what JSON leaves unescaped and is not printable (0x7f to 0x9f, marks of direction) is escaped."""
+    return _BEYOND_ASCII.sub(lambda match: match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1], text)
 
 
 def print_status(status: "GroupStatus") -> None:

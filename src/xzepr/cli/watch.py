@@ -10,7 +10,7 @@ import click
 from xzepr.cli.connection import connected
 from xzepr.cli.lookup import receiver_id_of
 from xzepr.cli.options import artifact_filters, success_filter
-from xzepr.cli.output import artifact_text
+from xzepr.cli.output import artifact_text, shown_json
 from xzepr.cli.text import shown, when
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def watch(
     try:
         messages = client.follow(after=after, on_interruption=_tell, type=kind, success=success, **filters)
         for number, message in enumerate(messages, 1):
-            click.echo(message.text if as_json else _line(message))
+            click.echo(shown_json(message.text) if as_json else _line(message))
             position = message.position
             if number == count:
                 return

@@ -136,8 +136,11 @@ def receiver_id_of(event: CloudEvent, by_type: Mapping[str, list[str]], prefix: 
     raise InvalidInput.at(f"{prefix}type", why)
 
 
-def to_posted(event: CloudEvent, receiver_id: str, settings: Settings, principal_id: str | None, now: datetime, prefix: str) -> Posted:
-    """As an event of ours, to this receiver. prefix: `/` or `ce-`, before an attribute's name where a fault is told. Raises InvalidInput."""
+def to_posted(event: CloudEvent, receiver_id: str, settings: Settings, claims_as: str, now: datetime, prefix: str) -> Posted:
+    """As an event of ours, to this receiver. claims_as: of the principal; prefix: `/` or `ce-`, before an attribute's name where a fault is told.
+
+    Raises InvalidInput.
+    """
     attributes = event.attributes
     rules = [*settings.cloudevents.subject_rules, _CDEVENTS]
     rule = next((rule for rule in rules if matches(rule.type, event.type)), None)
@@ -154,7 +157,7 @@ def to_posted(event: CloudEvent, receiver_id: str, settings: Settings, principal
         raise InvalidInput.of_faults(faults)
     new = NewEvent(**{**wanted, "payload": msgspec.Raw(event.data)})
     key = sha256(f"{len(attributes['source'])}:{attributes['source']}{attributes['id']}".encode()).hexdigest()
-    claim = Claim(principal_id or "", KEY_ROUTE, key, event.digest, now, settings.server.request_timeout_seconds, lasting=True)
+    claim = Claim(claims_as, KEY_ROUTE, key, event.digest, now, settings.server.request_timeout_seconds, lasting=True)
     return Posted(new, event.tree, compact(event.data), claim)
 
 

@@ -28,7 +28,7 @@ import structlog
 
 from xzepr.db.pool import Connection, Database, translated
 from xzepr.db.queries import Queries
-from xzepr.errors import Conflict, Fault, InvalidInput, Unavailable, XzeprError
+from xzepr.errors import Conflict, Fault, InvalidInput, Unavailable
 from xzepr.events.model import NewEvent
 from xzepr.idempotency import OTHER_BODY, Answered, Claim, KeyName, Replayed, claim_all, in_flight
 from xzepr.ids import EventId, time_of
@@ -189,6 +189,10 @@ class _Attempt:
     def tell(self) -> None:
         for entry, outcome in zip(self.entries, self.outcomes, strict=True):
             entry.tell(outcome)
+
+
+class NotStorable(Exception):
+    """The database refuses a row as a whole; the message quotes no value of it."""
 
 
 class _StaleReceivers(Exception):
@@ -411,8 +415,13 @@ class GroupCommit:
             await self._commit(entries[:middle])
             await self._commit(entries[middle:])
             return
-        log.error("events.not_storable", events=len(entries[0].rows), exc_info=error)
-        entries[0].tell(error if isinstance(error, asyncpg.IntegrityConstraintViolationError) else _not_storable(error))
+        reason = _reason(error)
+        log.error("events.not_storable", events=len(entries[0].rows), reason=reason)
+        if isinstance(error, asyncpg.IntegrityConstraintViolationError):
+            # No fault of what was sent.
+            entries[0].tell(NotStorable(f"the database refuses what was made of an event: {reason}"))
+        else:
+            entries[0].tell(InvalidInput.at("", f"the database cannot store this event: {reason}"))
 
 
 async def _attempt_in_steps(connection: Connection, attempt: _Attempt, claims: Keys) -> None:
@@ -472,5 +481,7 @@ def _tell_all(entries: list[Entry], error: Exception) -> None:
         entry.tell(error)
 
 
-def _not_storable(error: Exception) -> XzeprError:
-    return InvalidInput.at("", f"the database cannot store this event: {error}")
+def _reason(error: Exception) -> str:
+    """What the database found, without its own words: they quote values, and the whole row as a detail."""
+    where = [f"{what} {name}" for what in ("column", "constraint") if (name := getattr(error, f"{what}_name", None))]
+    return ", ".join([f"{type(error).__name__} ({getattr(error, 'sqlstate', None)})", *where])

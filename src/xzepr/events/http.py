@@ -147,8 +147,8 @@ async def _post_cloudevents(call: Call[House], texts: list[bytes]) -> Answer:
 
 def _to_posted(call: Call[House], by_type: Mapping[str, list[str]], prefix: str) -> Callable[[CloudEvent], Posted]:
     """What makes an event of ours of each CloudEvent of this request."""
-    settings, principal_id, now = call.house.settings, call.principal.id, clock.now()
-    return lambda event: to_posted(event, receiver_id_of(event, by_type, prefix), settings, principal_id, now, prefix)
+    settings, claims_as, now = call.house.settings, call.principal.claims_as, clock.now()
+    return lambda event: to_posted(event, receiver_id_of(event, by_type, prefix), settings, claims_as, now, prefix)
 
 
 def _event_max_bytes(call: Call[House]) -> int:
@@ -234,7 +234,8 @@ ROUTES = (
         idempotent=True,
         description=(
             "Answered after the commit: the event is stored, and what follows from it is queued in the same transaction. A CloudEvent, structured, "
-            "binary or batched, brings its own key: the same source and id again gives the first answer, and Idempotency-Key is not looked at."
+            "binary or batched, brings its own key: the same source and id again gives the first answer, and Idempotency-Key is not looked at. "
+            "Credentials that are limited to receivers share such keys with those that have the same limit alone."
         ),
         problems=(PayloadMismatch, ValidationTooCostly, Conflict, InFlight),
         example_body=_EXAMPLE,

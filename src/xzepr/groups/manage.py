@@ -6,6 +6,8 @@ in their order.
 
 `vouched_receiver_ids` are those that their owner or an administrator put there: whoever is a member of the group may post to them when they are
 restricted. Anybody may put a receiver that is not restricted into a group of their own, and must not thereby let people in once it is restricted.
+A change vouches for receivers that it adds. For those that were there already only a request vouches that names the same list and changes nothing
+else: who adds one receiver, or mends a description, says nothing of the others. Whom it lets in is in the audit log, whatever else changes.
 """
 
 from collections.abc import Sequence
@@ -65,7 +67,13 @@ async def create_group(
             now,
             vouched,
         )
-        shown = {"name": group.name, "type": group.type, "enabled": group.enabled, "event_receiver_ids": receiver_ids}
+        shown = {
+            "name": group.name,
+            "type": group.type,
+            "enabled": group.enabled,
+            "event_receiver_ids": receiver_ids,
+            "vouched_receiver_ids": vouched,
+        }
         await record(connection, principal, Act.GROUP_CREATE, group_id, details=shown)
     return group_id
 
@@ -109,14 +117,18 @@ async def change_group(
         wanted = {field: getattr(change, field) for field in ("name", "type", "version", "description", "enabled")}
         changed = {**dict(row), **{field: value for field, value in wanted.items() if value is not UNSET}}
         if receiver_ids is not None:
-            vouched = await _require_receivers(connection, principal, receiver_ids, row["event_receiver_ids"])
-            kept = [receiver_id for receiver_id in receiver_ids if receiver_id in row["vouched_receiver_ids"] or receiver_id in vouched]
-            changed |= {"event_receiver_ids": receiver_ids, "vouched_receiver_ids": kept}
-            await tell_posters_changed(connection, set(kept) ^ set(row["vouched_receiver_ids"]))
+            may_vouch = await _require_receivers(connection, principal, receiver_ids, row["event_receiver_ids"])
+            changed["event_receiver_ids"] = receiver_ids
+            # The same list, and nothing else: said to vouch for it.
+            said_for = may_vouch if changed == dict(row) else set(may_vouch).difference(row["event_receiver_ids"])
+            vouched = [receiver_id for receiver_id in receiver_ids if receiver_id in row["vouched_receiver_ids"] or receiver_id in said_for]
+            changed["vouched_receiver_ids"] = vouched
+            await tell_posters_changed(connection, set(vouched) ^ set(row["vouched_receiver_ids"]))
         if changed == dict(row):
             return _group(row)
         if changed == {**dict(row), "vouched_receiver_ids": changed["vouched_receiver_ids"]}:
             await connection.execute(queries["vouch_for_receivers"], group_id, changed["vouched_receiver_ids"])
+            await _record_change(connection, principal, group_id, row, changed, row["resource_version"])
             return _group(row)
         await connection.execute(
             queries["modify_group"],
@@ -130,22 +142,24 @@ async def change_group(
             now,
             changed["vouched_receiver_ids"],
         )
-        await _record_change(connection, principal, group_id, row, changed)
+        await _record_change(connection, principal, group_id, row, changed, row["resource_version"] + 1)
         return _group(_found(await connection.fetchrow(queries["find_group"], group_id), group_id))
 
 
 async def _record_change(
-    connection: Connection, principal: Principal, group_id: EventReceiverGroupId, before: asyncpg.Record, changed: dict[str, Any]
+    connection: Connection, principal: Principal, group_id: EventReceiverGroupId, before: asyncpg.Record, changed: dict[str, Any], version: int
 ) -> None:
     """Enabling and disabling have acts of their own when nothing else changes."""
     fields = [field for field in changed if changed[field] != before[field]]
-    told: dict[str, Any] = {"resource_version": before["resource_version"] + 1}
+    told: dict[str, Any] = {"resource_version": version}
     if fields == ["enabled"]:
         await record(connection, principal, Act.GROUP_ENABLE if changed["enabled"] else Act.GROUP_DISABLE, group_id, details=told)
         return
     # What decides a gate is told, the rest named.
     told["changed"] = fields
     told |= {field: changed[field] for field in fields if field in ("enabled", "event_receiver_ids")}
+    if set(changed["vouched_receiver_ids"]) != set(before["vouched_receiver_ids"]):
+        told["vouched_receiver_ids"] = {"before": before["vouched_receiver_ids"], "after": changed["vouched_receiver_ids"]}
     await record(connection, principal, Act.GROUP_UPDATE, group_id, details=told)
 
 
@@ -182,7 +196,7 @@ async def _require_receivers(
 ) -> list[EventReceiverId]:
     """All are there, and the principal may put those that are new into a group; held against deletion until the commit.
 
-    already_there: receivers of the group as it was, which anybody who may change it may leave there. Returns those that the principal vouches for.
+    already_there: receivers of the group as it was, which anybody who may change it may leave there. Returns those that the principal may vouch for.
     """
     rows = {row["id"]: row for row in await connection.fetch(queries["lock_receivers"], receiver_ids)}
     require_there(receiver_ids, rows)

@@ -14,6 +14,7 @@ from xzepr.auth.permissions import Role
 
 # The largest number where nothing else bounds one: what PostgreSQL and every client take for an integer.
 _MOST: Final = 2_147_483_647
+_DAY_S: Final = 86_400
 _ULID: Final = "^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$"
 
 
@@ -67,7 +68,10 @@ class Jwt(_Section, frozen=True):
     public_key_path: Annotated[str | None, _about("PEM file of the keys that check tokens, one after another; all count at once.")] = None
     issuer: Annotated[str, _about("Claim iss of our tokens.", min_length=1)] = "xzepr.io"
     audience: Annotated[str, _about("Claim aud of our tokens.", min_length=1)] = "xzepr-api"
-    access_token_expiration: Annotated[int, _about("Seconds that an access token is good for.", ge=1, le=_MOST)] = 900
+    # What is told of ended logins is kept for longer (auth/changes.py, KEPT_S).
+    access_token_expiration: Annotated[
+        int, _about("Seconds that an access token is good for; one that is good for longer is refused.", ge=1, le=_DAY_S)
+    ] = 900
     refresh_token_expiration: Annotated[int, _about("Seconds that a refresh token is good for.", ge=1, le=_MOST)] = 604_800
     leeway_seconds: Annotated[int, _about("Seconds by which clocks may differ.", ge=0, le=300)] = 60
 

@@ -133,7 +133,7 @@ class _Door:
             # Logins and posts to a receiver that the caller may not post to have rows of their own.
             is_post = Permission.EVENT_CREATE in route.permissions and Permission.EVENT_CREATE in principal.permissions
             if not route.is_public and not is_post:
-                self._house.denials.note(principal, Act.ACCESS_DENIED, None, (route.path, route.method))
+                self._house.denials.note(principal, Act.ACCESS_DENIED, None, {"route": route.path, "method": route.method})
             raise
 
     async def _allowed(self, request: Request, route: Route, principal: Principal) -> Response:
@@ -161,12 +161,12 @@ class _Door:
             request_id=request.state.request_id,
             traceparent=traceparent_of(request.headers),
             request=request,
-            claim=self._claim(route, path, principal, request, raw_body),
+            claim=await self._claim(route, path, principal, request, raw_body),
         )
         answer = await (_once(route, call, call.claim) if call.claim is not None else route.handler(call))
         return answer if isinstance(answer, Response) else _response(route, answer)
 
-    def _claim(self, route: Route, path: Mapping[str, str], principal: Principal, request: Request, raw_body: bytes) -> Claim | None:
+    async def _claim(self, route: Route, path: Mapping[str, str], principal: Principal, request: Request, raw_body: bytes) -> Claim | None:
         """Of an Idempotency-Key on a route that makes something. Raises InvalidInput for one that is too long or not plain text.
 
         The key belongs to the address with its ids in it: the same reason for the redaction of another event is another act.
@@ -176,8 +176,12 @@ class _Door:
             return None
         if not (0 < len(key) <= KEY_MAX_CHARS and key.isascii() and key.isprintable()):
             raise InvalidInput.at("Idempotency-Key", f"must be 1 to {KEY_MAX_CHARS} printable ASCII characters")
-        digest = sha256(raw_body).digest()
-        return Claim(principal.id or "", f"{route.method} {route.path.format_map(path)}", key, digest, clock.now(), self._body_timeout_s)
+        address = f"{route.method} {route.path.format_map(path)}"
+        if route.secret_body:
+            digest = await self._house.passwords.digest(raw_body, f"{principal.claims_as} {address} {key}")
+        else:
+            digest = sha256(raw_body).digest()
+        return Claim(principal.claims_as, address, key, digest, clock.now(), self._body_timeout_s)
 
     async def _read_body(self, request: Request, max_bytes: int) -> bytes:
         """Raises BodyTooLarge before more than the limit is held, RequestTimeout when it does not arrive in time."""

@@ -88,6 +88,8 @@ class Route:
     other_statuses: tuple[int, ...] = ()
     # Takes an Idempotency-Key; its answer is the id of what was made.
     idempotent: bool = False
+    # The body holds a secret: what is kept to know it again must be as costly to guess by as the hash of a password.
+    secret_body: bool = False
     # A 201 says where the new object is; a batch has no place of its own.
     has_location: bool = True
     # Takes If-Match, and answers with an ETag where it has a body.
