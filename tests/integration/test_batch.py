@@ -135,6 +135,8 @@ def test_bounds_are_told(http: httpx2.Client, receiver: str) -> None:
     small = json.dumps(event(receiver))
     answer = http.post(PATH, content="\n".join([small] * 10_001), headers=NDJSON)
     assert (answer.status_code, answer.json()["error"]) == (413, "body_too_large")
+    answer = http.post("/api/v1/events", content="[" + ",".join(["{}"] * 10_001) + "]", headers=BATCHED)
+    assert (answer.status_code, answer.json()["error"]) == (413, "body_too_large")
     large = event(receiver, payload={"text": "x" * 1_048_576})
     assert faults(http.post(PATH, json=[event(receiver), large]), 413, "body_too_large") == {"/1"}
     assert http.post(PATH, content=b" " * 16_777_217, headers=NDJSON).status_code == 413
