@@ -39,8 +39,9 @@ texts.
 
 **Lists** are `{{"data": […], "pagination": {{"limit", "next", "has_more"}}}}`, newest first, at most `limit` (1 to 1000, default 50) at a time. While
 `has_more` is true, ask again with `after=` the value of `next`. A page may be short, even empty, while `has_more` is true: one request looks at a
-bounded number of rows. Receivers and groups also take `offset`, and then tell `offset` and `total`. Filters compare exactly; several all have to
-match; `from` is inclusive, `to` exclusive, both on `created_at`.
+bounded number of rows, and a page ends with the row by which its payloads, schemas and descriptions come to 8 MiB. Receivers and groups also take
+`offset`, and then tell `offset` and `total`; go on at `offset` plus the number of rows that came. Filters compare exactly; several all have to match;
+`from` is inclusive, `to` exclusive, both on `created_at`.
 
 **Changing.** Receivers and groups carry a `resource_version`, which is also their `ETag`. Send it as `If-Match` with a change, and the change is
 refused with 412 when somebody else was faster. Events never change.
