@@ -10,9 +10,9 @@ from xzepr.errors import InvalidInput
 
 Item = TypeVar("Item")
 
-# Of payloads, schemas and descriptions on one page; the row that goes beyond it is the last one. Rows are counted by `limit`, and may have a megabyte each.
-# The statement of a list cuts the page, so that PostgreSQL neither reads nor sends what is left off: it takes the bytes as a parameter, and each row
-# tells by `followed` whether a row of this page comes behind it. What is stored uncompressed is not read to be counted.
+# Of payloads, schemas and descriptions on one page; the row that goes beyond it is the last one. `limit` counts rows, which may have a megabyte each.
+# The statement of a list cuts the page, so that PostgreSQL does not send what is left off: it takes the bytes as a parameter, and each row tells by
+# `followed` whether a row of this page comes behind it. What is stored uncompressed is not read to be counted.
 PAGE_BYTES_MAX: Final = 8 << 20
 
 

@@ -81,8 +81,8 @@ def split_array(body: bytes) -> list[bytes]:
 
 @cache
 def _bounded_decoder() -> msgspec.json.Decoder[Any]:
-    """Of an array that it refuses at the first item too many. A list's length is looked at when the list is made: sixteen megabytes hold eight million
-    items. Making it takes longer than reading most batches."""
+    """Of an array that it refuses at the first item too many. A list's length is looked at when the list is made, and sixteen megabytes hold eight
+    million items. Made once, and only where it is needed: that takes longer than splitting a batch."""
     fields = [(f"item_{place}", msgspec.Raw, _NO_ITEM) for place in range(BATCH_EVENTS_MAX)]
     return msgspec.json.Decoder(msgspec.defstruct("Items", fields, array_like=True, forbid_unknown_fields=True))
 
@@ -131,23 +131,34 @@ async def read_each(texts: list[bytes], event_max_bytes: int, read: Callable[[by
 
 
 async def in_turns(items: Sequence[Item | XzeprError], do: Callable[[Item], Made]) -> list[Made | XzeprError]:
-    """What `do` makes of each, or the error that it raises; others get their turn after every few. An error among the items stays."""
+    """What `do` makes of each, or the error that it raises, FAULTS_MAX faults in all; others get their turn after every few. An error among the items
+    stays."""
     made: list[Made | XzeprError] = []
+    told = 0
     for place, item in enumerate(items):
         if place % EVENTS_AT_ONCE == EVENTS_AT_ONCE - 1:
             await asyncio.sleep(0)
         try:
             made.append(item if isinstance(item, XzeprError) else do(item))
         except XzeprError as error:
-            made.append(error)
+            refused = shortened(error, FAULTS_MAX - told)
+            told += len(refused.faults)
+            made.append(refused)
     return made
+
+
+def shortened(error: XzeprError, faults_max: int) -> XzeprError:
+    """The same with no more faults than that, the others counted, and without what raised it: a traceback holds on to the event and its tree."""
+    shown = error.faults[: max(faults_max, 0)]
+    return type(error)(error.message, faults=shown, unlisted=error.unlisted + len(error.faults) - len(shown), extra=error.extra)
 
 
 def refusal_of(refused: dict[int, XzeprError]) -> XzeprError:
     """All that is wrong with a batch, as one error: of the kind that comes first in the order of checks. refused: by place."""
     kinds = sorted({type(error) for error in refused.values()}, key=_rank)
     faults = [fault for place, error in sorted(refused.items()) for fault in faults_at(place, error)]
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    others = len(faults) - 1 + sum(error.unlisted for error in refused.values())
+    more = f" (and {others} more)" if others else ""
     return kinds[0](f"{faults[0].pointer}: {faults[0].message}{more}", faults=tuple(faults[:FAULTS_MAX]))
 
 
@@ -159,5 +170,5 @@ def _rank(kind: type[XzeprError]) -> tuple[int, int]:
 
 def faults_at(place: int, error: XzeprError) -> list[Fault]:
     """What is wrong with one event, with its place in the batch: pointers start at the root of the body."""
-    faults = error.faults or (Fault("", error.message),)
+    faults = error.faults if error.faults or error.unlisted else (Fault("", error.message),)
     return [Fault(f"/{place}{fault.pointer}", fault.message) for fault in faults]

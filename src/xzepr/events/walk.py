@@ -45,8 +45,8 @@ async def newest_first(
     """One page of one moment. conditions: those of the caller, without the range of ids; find, stop: statements, which db/conditions.py fills in.
 
     cursor: of an item, the id of its event. after, oldest, to: ids; below, from and below which one looks. is_filtered: whether a row that is walked
-    may be passed over. is_narrow: the index leads to a handful of rows, wherever they lie: one look. bytes_max: of the page, where the rows can be large;
-    the statement then takes it, as page.py has it, and tells of each row how much stands before it.
+    may be passed over. is_narrow: the index leads to a handful of rows, wherever they lie: one look. bytes_max: of the page, where the rows can be
+    large; the statement then takes it, as page.py has it, and tells of each row how much stands before it.
     """
     rows: list[asyncpg.Record] = []
     cut = False
