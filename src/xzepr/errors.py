@@ -22,11 +22,20 @@ class XzeprError(Exception):
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
 
-    def __init__(self, message: str | None = None, *, faults: tuple[Fault, ...] = (), extra: dict[str, object] | None = None) -> None:
-        self.message = message or (type(self).__doc__ or "").partition("\n")[0]
+    def __init__(
+        self, message: str | None = None, *, faults: tuple[Fault, ...] = (), unlisted: int = 0, extra: dict[str, object] | None = None
+    ) -> None:
+        """unlisted: how many more faults there are, of which only the number is kept."""
+        self.message = message or self.title()
         self.faults = faults
+        self.unlisted = unlisted
         self.extra = extra or {}
         super().__init__(self.message)
+
+    @classmethod
+    def title(cls) -> str:
+        """What every error of this class has in common: the first line of its docstring."""
+        return (cls.__doc__ or "").partition("\n")[0]
 
 
 class InvalidInput(XzeprError):
@@ -203,6 +212,13 @@ class TooManyAttempts(XzeprError):
     """Too many wrong logins; try again later."""
 
     code = "too_many_attempts"
+    status = 429
+
+
+class TooManyReaders(XzeprError):
+    """This principal follows the stream too often at once."""
+
+    code = "too_many_readers"
     status = 429
 
 

@@ -1,7 +1,7 @@
 """Lists: a page and the cursor of the next. Source: contract `rest.md`, "Lists"."""
 
-from collections.abc import Callable
-from typing import Generic, Self, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Generic, Self, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -9,6 +9,11 @@ from msgspec import UNSET, UnsetType
 from xzepr.errors import InvalidInput
 
 Item = TypeVar("Item")
+
+# Of payloads, schemas and descriptions on one page; the row that goes beyond it is the last one. `limit` counts rows, which may have a megabyte each.
+# The statement of a list cuts the page, so that PostgreSQL does not send what is left off: it takes the bytes as a parameter, and each row tells by
+# `followed` whether a row of this page comes behind it. What is stored uncompressed is not read to be counted.
+PAGE_BYTES_MAX: Final = 8 << 20
 
 
 class Pagination(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,12 +43,19 @@ class Page(msgspec.Struct, Generic[Item], frozen=True, kw_only=True):
         cursor: Callable[[Item], str],
         offset: int | UnsetType = UNSET,
         total: int | UnsetType = UNSET,
+        *,
+        cut: bool = False,
     ) -> Self:
-        """From up to limit + 1 rows: the one too many only tells that there is more."""
+        """From up to limit + 1 rows: the one too many only tells that there is more. cut: there is more, although the rows are fewer."""
         shown = rows[:limit]
-        has_more = len(rows) > limit
+        has_more = cut or len(rows) > limit
         after = cursor(shown[-1]) if has_more else None
         return cls(data=shown, pagination=Pagination(limit=limit, next=after, has_more=has_more, offset=offset, total=total))
+
+
+def was_cut(rows: Sequence[Any]) -> bool:
+    """Whether the bytes of a page were used up before its rows."""
+    return bool(rows) and rows[-1]["followed"]
 
 
 def require_one_way(after: str | None, offset: int | None) -> None:

@@ -4,10 +4,12 @@ import base64
 import json
 from typing import Any
 
+import asyncpg
 import httpx2
 import pytest
 
 from support.cast import artifact_of, event, make_group, make_receiver
+from support.installation import Installation
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 STRUCTURED = {"Content-Type": "application/cloudevents+json"}
@@ -107,13 +109,56 @@ def test_a_repeated_key_gives_the_first_answer(http: httpx2.Client, receiver: st
         assert answer.status_code == status
         last, first = answer, (locals().get("first") or (answer if status == 207 else None))
     assert first is not None
-    assert last.json() == first.json()
+    assert last.json()["data"][0] == first.json()["data"][0]
     assert last.headers["idempotency-replayed"] == "true"
     assert len(stored(http, name)) == 1
     assert http.post(PATH, json=body[:1], headers={"Idempotency-Key": name}).status_code == 409
     whole = [http.post(PATH, json=body[:1], headers={"Idempotency-Key": f"{name}-whole"}) for _ in range(2)]
     assert [answer.status_code for answer in whole] == [201, 201]
     assert whole[0].json() == whole[1].json()
+
+
+async def test_what_is_kept_of_a_partial_batch_quotes_no_payload(http: httpx2.Client, shared_installation: Installation, receiver: str) -> None:
+    secret = f"secret-{receiver}"
+    body = [event(receiver, name=secret), event(receiver, payload={"n": secret}), {**event(receiver), "success": secret}, {"name": secret}]
+    first, second = (http.post(f"{PATH}?partial=true", json=body, headers={"Idempotency-Key": secret}) for _ in range(2))
+    assert (secret in first.text, second.headers["idempotency-replayed"]) == (True, "true")
+    assert secret not in second.text
+
+    def shown(answer: httpx2.Response) -> list[Any]:
+        items = [(item["status"], item.get("id"), item.get("problem", {})) for item in answer.json()["data"]]
+        return [(*item[:2], item[2].get("error"), item[2].get("title"), [fault["pointer"] for fault in item[2].get("errors", [])]) for item in items]
+
+    assert shown(first) == shown(second)
+    assert [set(item) for item in second.json()["data"]] == [set(item) for item in first.json()["data"]]
+    assert second.json()["data"][1]["problem"]["errors"] == [{"pointer": "/1/payload/n", "message": "was told in the first answer"}]
+    connection = await asyncpg.connect(shared_installation.environ["XZEPR__DATABASE__URL"])
+    kept = await connection.fetchval("select k.answer from idempotency_keys k where k.key = $1", secret)
+    await connection.close()
+    assert "/1/payload/n" in kept
+    assert secret not in kept
+
+
+def test_a_partial_answer_lists_so_many_faults_in_all(http: httpx2.Client, receiver: str) -> None:
+    """However many events have however many of them."""
+    schema = {"type": "object", "additionalProperties": {"type": "integer"}}
+    wide = make_receiver(http, schema=schema)
+    faulty = event(wide, payload={f"p{place}": "x" * 300 for place in range(60)})
+    for bad, of_each in ((faulty, 61), ({f"f{place}": "x" for place in range(40)}, 49)):
+        events = [event(receiver), *[bad] * 200]
+        answer = http.post(f"{PATH}?partial=true", json=events, headers={"Idempotency-Key": f"{receiver}-{of_each}"})
+        assert answer.status_code == 207, answer.text
+        problems = [item["problem"] for item in answer.json()["data"][1:]]
+        listed = [fault for problem in problems for fault in problem["errors"] if not fault["message"].startswith("and ")]
+        assert len(listed) <= 50
+        assert [problem["errors"][-1]["pointer"] for problem in problems[2:]] == [f"/{place}" for place in range(3, 201)]
+        assert all(problem["errors"][-1]["message"].startswith("and ") and len(problem["errors"]) == 1 for problem in problems[2:])
+        assert all("more)" in problem["detail"] for problem in problems)
+        assert len(answer.content) < 200 * 2_000
+        whole = http.post(PATH, json=events).json()
+        assert len(whole["errors"]) == 50
+        # The message counts all of them.
+        assert int(whole["detail"].rpartition("(and ")[2].split()[0]) >= 199 * 48
 
 
 @pytest.mark.parametrize(
@@ -134,6 +179,8 @@ def test_what_is_no_batch_is_refused(http: httpx2.Client, content: bytes, status
 def test_bounds_are_told(http: httpx2.Client, receiver: str) -> None:
     small = json.dumps(event(receiver))
     answer = http.post(PATH, content="\n".join([small] * 10_001), headers=NDJSON)
+    assert (answer.status_code, answer.json()["error"]) == (413, "body_too_large")
+    answer = http.post("/api/v1/events", content="[" + ",".join(["{}"] * 10_001) + "]", headers=BATCHED)
     assert (answer.status_code, answer.json()["error"]) == (413, "body_too_large")
     large = event(receiver, payload={"text": "x" * 1_048_576})
     assert faults(http.post(PATH, json=[event(receiver), large]), 413, "body_too_large") == {"/1"}

@@ -33,8 +33,9 @@ from xzepr.retention.rounds import keep_applying, keep_trimming
 from xzepr.retention.trim import trim_stream
 from xzepr.settings import Settings
 from xzepr.settings.model import Retention, RetentionRule
+from xzepr.stream.filter import Filter
 from xzepr.stream.follow import Tail
-from xzepr.stream.http import Filter, StreamQuery, _frames
+from xzepr.stream.http import StreamQuery, _frames
 from xzepr.stream.lead import Lead
 
 queries = Queries("xzepr.retention")

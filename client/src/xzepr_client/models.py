@@ -314,7 +314,7 @@ class BatchFault(msgspec.Struct, frozen=True):
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """Why an event of a batch was not recorded. errors: every fault."""
+    """Why an event of a batch was not recorded. errors: the first faults of the batch, and how many more there are."""
 
     status: int
     error: str

@@ -33,15 +33,35 @@ limit $1
 select w.id from events w where true /* walk */ order by w.id desc offset $1 limit 1
 
 -- name: timeline
--- All five fields are compared, too: sixteen bytes of a hash choose, they do not decide.
+-- All five fields are compared, too: sixteen bytes of a hash choose, they do not decide. $9: bytes of a page.
 select
-    e.id, e.seq, e.name, e.version, e.release, e.platform_id, e.package, e.description, e.payload, e.success,
-    e.event_receiver_id, e.event_receiver_version, e.owner_id, e.created_at,
-    v.name as event_receiver_name, v.type as event_receiver_type
-from events e
-join event_receiver_versions v
-    on v.event_receiver_id = e.event_receiver_id and v.resource_version = e.event_receiver_version
-where e.artifact_id = $1 and e.name = $2 and e.version = $3 and e.release = $4 and e.platform_id = $5 and e.package = $6
-    and ($7::bigint is null or e.seq > $7)
-order by e.seq
-limit $8
+    p.id, p.seq, p.name, p.version, p.release, p.platform_id, p.package, p.description, p.payload, p.success,
+    p.event_receiver_id, p.event_receiver_version, p.owner_id, p.created_at, p.event_receiver_name, p.event_receiver_type, p.followed
+from (
+    select
+        f.*,
+        coalesce(
+            sum(
+                octet_length(f.description)
+                + case when pg_column_compression(f.payload) is null then pg_column_size(f.payload) else octet_length(f.payload::text) end
+            ) over before,
+            0
+        ) as bytes_before,
+        lead(true, 1, false) over before as followed
+    from (
+        select
+            e.id, e.seq, e.name, e.version, e.release, e.platform_id, e.package, e.description, e.payload, e.success,
+            e.event_receiver_id, e.event_receiver_version, e.owner_id, e.created_at,
+            v.name as event_receiver_name, v.type as event_receiver_type
+        from events e
+        join event_receiver_versions v
+            on v.event_receiver_id = e.event_receiver_id and v.resource_version = e.event_receiver_version
+        where e.artifact_id = $1 and e.name = $2 and e.version = $3 and e.release = $4 and e.platform_id = $5 and e.package = $6
+            and ($7::bigint is null or e.seq > $7)
+        order by e.seq
+        limit $8
+    ) f
+    window before as (order by f.seq rows between unbounded preceding and 1 preceding)
+) p
+where p.bytes_before < $9
+order by p.seq

@@ -15,7 +15,7 @@ from xzepr.errors import InvalidInput
 from xzepr.events.walk import newest_first
 from xzepr.groups.status import queries as group_queries
 from xzepr.groups.status import statuses_of
-from xzepr.page import Page
+from xzepr.page import PAGE_BYTES_MAX, Page, was_cut
 
 queries = Queries("xzepr.artifacts")
 
@@ -44,12 +44,12 @@ async def get_timeline(database: Database, page: TimelinePage, *, with_groups: b
     artifact = page.artifact.nvrpp
     after = _seq(page.after)
     async with database.transaction(snapshot=True) as connection:
-        rows = await connection.fetch(queries["timeline"], artifact.artifact_id, *artifact, after, page.limit + 1)
+        rows = await connection.fetch(queries["timeline"], artifact.artifact_id, *artifact, after, page.limit + 1, PAGE_BYTES_MAX)
         groups = None
         if with_groups:
             group_ids = await connection.fetch(group_queries["groups_of_artifact"], artifact.artifact_id, GROUPS_MAX)
             groups = await statuses_of(connection, [row["id"] for row in group_ids], artifact)
-    found = Page.of([_event(row) for row in rows], page.limit, lambda event: str(event.seq))
+    found = Page.of([_event(row) for row in rows], page.limit, lambda event: str(event.seq), cut=was_cut(rows))
     return Timeline(artifact=page.artifact, events=found.data, groups=groups, pagination=found.pagination)
 
 
@@ -93,6 +93,7 @@ def _touched(row: Any) -> TouchedArtifact:
 
 def _event(row: asyncpg.Record) -> TimelineEvent:
     fields: dict[str, Any] = dict(row)
+    fields.pop("followed")
     fields["payload"] = msgspec.Raw(fields["payload"].encode())
     fields["created_at"] = rfc3339(fields["created_at"])
     return TimelineEvent(**fields)

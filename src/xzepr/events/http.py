@@ -1,6 +1,6 @@
 """`/api/v1/events`: parse, call, answer."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 
 from xzepr import clock
 from xzepr.auth.permissions import Permission
-from xzepr.errors import Conflict, InFlight, NotFound, PayloadMismatch, ValidationTooCostly, XzeprError
+from xzepr.errors import Conflict, Fault, InFlight, NotFound, PayloadMismatch, ValidationTooCostly, XzeprError
 from xzepr.events.cloudevents import (
     BATCHED,
     STRUCTURED,
@@ -38,6 +38,7 @@ from xzepr.events.search import search_events
 from xzepr.house import House
 from xzepr.idempotency import find_answer
 from xzepr.ids import EventId
+from xzepr.json_text import FAULTS_MAX
 from xzepr.page import Created, Page
 from xzepr.web.call import Answer, Call
 from xzepr.web.problems import Problem, problem_of
@@ -63,6 +64,9 @@ _CLOUD_EXAMPLE = {
     "datacontenttype": "application/json",
     "data": {"passed": 812, "failed": 0},
 }
+
+# In the place of what a fault says, in an answer that is kept.
+WORDS_NOT_KEPT = "was told in the first answer"
 
 
 class BatchItem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -96,10 +100,10 @@ async def post_batch(call: Call[House]) -> Answer:
     is_partial: bool = call.query.partial
     instance = call.request.scope["path"]
 
-    def answer(results: Sequence[Result]) -> bytes:
+    def answer(results: Sequence[Result], *, kept: bool = False) -> bytes:
         if not is_partial:
             return msgspec.json.encode(RecordedBatch([EventId(str(result)) for result in results]))
-        return msgspec.json.encode(RecordedBatch([_item(place, result, instance, call.request_id) for place, result in enumerate(results)]))
+        return msgspec.json.encode(RecordedBatch(list(_items(results, instance, call.request_id, kept=kept))))
 
     split: Callable[[], list[bytes]] = call.body
     results = await record_events(
@@ -108,7 +112,7 @@ async def post_batch(call: Call[House]) -> Answer:
         await read_events(split(), _event_max_bytes(call)),
         partial=is_partial,
         traceparent=call.traceparent,
-        keyed=(call.claim, lambda results: answer(results).decode()) if call.claim is not None else None,
+        keyed=(call.claim, lambda results: answer(results, kept=True).decode()) if call.claim is not None else None,
     )
     return Answer(msgspec.Raw(answer(results)), 207 if is_partial else 201)
 
@@ -160,11 +164,21 @@ def _recorded(event_id: EventId, *, replayed: bool = False) -> Answer:
     return Answer(Recorded(event_id), headers={**headers, "Idempotency-Replayed": "true"} if replayed else headers)
 
 
-def _item(place: int, result: Result, instance: str, request_id: str) -> BatchItem:
-    if isinstance(result, XzeprError):
-        placed = type(result)(result.message, faults=tuple(faults_at(place, result)))
-        return BatchItem(placed.status, problem=problem_of(placed, instance=instance, request_id=request_id))
-    return BatchItem(201, id=EventId(result))
+def _items(results: Sequence[Result], instance: str, request_id: str, *, kept: bool) -> Iterator[BatchItem]:
+    """In order; FAULTS_MAX faults in all, of the others their number. kept: for a repeated request, without the words, which quote payloads: no
+    redaction would find there what was refused."""
+    left = FAULTS_MAX
+    for place, result in enumerate(results):
+        if not isinstance(result, XzeprError):
+            yield BatchItem(201, id=EventId(result))
+            continue
+        faults = faults_at(place, result)
+        shown = [Fault(fault.pointer, WORDS_NOT_KEPT) for fault in faults[:left]] if kept else faults[:left]
+        left -= len(shown)
+        if unlisted := result.unlisted + len(faults) - len(shown):
+            shown.append(Fault(f"/{place}", f"and {unlisted} more: {FAULTS_MAX} faults of a batch are told"))
+        placed = type(result)(result.title() if kept else result.message, faults=tuple(shown))
+        yield BatchItem(placed.status, problem=problem_of(placed, instance=instance, request_id=request_id))
 
 
 async def _structured(body: bytes, _: Headers) -> CloudEvent:
@@ -272,7 +286,9 @@ ROUTES = (
         has_location=False,
         description=(
             "Up to 10,000 events in one transaction, in their order. All or nothing, every fault told with the place of its event (`/25/name`); with "
-            "`partial=true` 207, and for each event, in order, its id or its problem."
+            "`partial=true` 207, and for each event, in order, its id or its problem. 50 faults are listed in all, of the others their number. What "
+            "is kept for an Idempotency-Key says of a refused event its status, its code and the places of its faults, without words that quote its "
+            "payload."
         ),
         problems=(PayloadMismatch, ValidationTooCostly),
         example_answer={"data": ["01M88Q7AG504QSGMQWKDMNZ1V6"]},

@@ -5,7 +5,9 @@ with the place of the event first: `/25/name`. Source: contract `rest.md`, "Even
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -25,6 +27,10 @@ Made = TypeVar("Made")
 
 _decode: Final = msgspec.json.Decoder(NewEvent).decode
 _decode_all: Final = msgspec.json.Decoder(list[NewEvent]).decode
+_NO_ITEM: Final = msgspec.Raw()
+# A line that is not empty, from its first character that is no white space.
+_LINE: Final = re.compile(rb"\S[^\n]*")
+_LINE_SPACE: Final = b" \t\r"
 
 
 class Posted(msgspec.Struct, frozen=True):
@@ -79,21 +85,55 @@ def _read_together(texts: list[bytes]) -> list[Posted] | None:
 
 
 def split_array(body: bytes) -> list[bytes]:
-    """The texts of a JSON array's items, not yet looked into. Raises MalformedBody, InvalidInput."""
+    """The texts of a JSON array's items, not yet looked into. Raises MalformedBody, InvalidInput, BodyTooLarge before there are too many."""
     if not body.strip():
         raise MalformedBody("the body is empty; it must be a JSON array", faults=(Fault("", "is empty; must be a JSON array"),))
     try:
-        return [bytes(item) for item in msgspec.json.decode(body, type=list[msgspec.Raw])]
+        if body.count(b",") < BATCH_EVENTS_MAX:
+            return [bytes(item) for item in msgspec.json.decode(body, type=list[msgspec.Raw])]
+        items = msgspec.structs.astuple(_bounded_decoder().decode(body))
+        return [bytes(item) for item in items if item is not _NO_ITEM]
     except msgspec.ValidationError:
-        parse_strict(body)
-        raise InvalidInput.at("", "must be an array") from None
+        raise _too_many() if body.lstrip().startswith(b"[") else _no_array(body) from None
     except (msgspec.DecodeError, RecursionError) as error:
-        raise MalformedBody(f"the body is not JSON: {error}", faults=(Fault("", f"is not JSON: {error}"),)) from None
+        raise _no_json(error) from None
+
+
+@cache
+def _bounded_decoder() -> msgspec.json.Decoder[Any]:
+    """Of an array that it refuses at the first item too many. A list's length is looked at when the list is made, and sixteen megabytes hold eight
+    million items. Made once, and only where it is needed: that takes longer than splitting a batch."""
+    fields = [(f"item_{place}", msgspec.Raw, _NO_ITEM) for place in range(BATCH_EVENTS_MAX)]
+    return msgspec.json.Decoder(msgspec.defstruct("Items", fields, array_like=True, forbid_unknown_fields=True))
+
+
+def _no_array(body: bytes) -> XzeprError:
+    """What is wrong with a body that does not begin as an array; what is in it is passed over."""
+    try:
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return _no_json(error)
+    return InvalidInput.at("", "must be an array")
+
+
+def _no_json(error: Exception) -> MalformedBody:
+    return MalformedBody(f"the body is not JSON: {error}", faults=(Fault("", f"is not JSON: {error}"),))
+
+
+def _too_many() -> BodyTooLarge:
+    return BodyTooLarge(f"a batch has at most {BATCH_EVENTS_MAX} events")
 
 
 def split_lines(body: bytes) -> list[bytes]:
-    """The texts of NDJSON, a line each, not yet looked into; empty lines are passed over."""
-    return [line for each in body.split(b"\n") if (line := each.strip(b" \t\r"))]
+    """The texts of NDJSON, a line each, not yet looked into; empty lines are passed over. Raises BodyTooLarge before there are too many."""
+    if body.count(b"\n") < BATCH_EVENTS_MAX:
+        return [line for each in body.split(b"\n") if (line := each.strip(_LINE_SPACE))]
+    lines: list[bytes] = []
+    for match in _LINE.finditer(body):
+        if len(lines) == BATCH_EVENTS_MAX:
+            raise _too_many()
+        lines.append(body[body.rfind(b"\n", 0, match.start()) + 1 : match.end()].strip(_LINE_SPACE))
+    return lines
 
 
 async def read_events(texts: list[bytes], event_max_bytes: int) -> Batch:
@@ -112,7 +152,7 @@ async def read_events(texts: list[bytes], event_max_bytes: int) -> Batch:
 
 
 async def read_each(texts: list[bytes], event_max_bytes: int, read: Callable[[bytes], Item]) -> list[Item | XzeprError]:
-    """Each text of a batch as `read` reads it, or what is wrong with it. Raises InvalidInput for none, BodyTooLarge for too many."""
+    """Each text of a batch as `read` reads it, or what is wrong with it. Raises InvalidInput for none."""
     _require_some(texts)
 
     def read_sized(text: bytes) -> Item:
@@ -127,28 +167,37 @@ async def read_each(texts: list[bytes], event_max_bytes: int, read: Callable[[by
 def _require_some(texts: list[bytes]) -> None:
     if not texts:
         raise InvalidInput.at("", "must hold at least one event")
-    if len(texts) > BATCH_EVENTS_MAX:
-        raise BodyTooLarge(f"a batch has at most {BATCH_EVENTS_MAX} events, not {len(texts)}")
 
 
 async def in_turns(items: Sequence[Item | XzeprError], do: Callable[[Item], Made]) -> list[Made | XzeprError]:
-    """What `do` makes of each, or the error that it raises; others get their turn after every few. An error among the items stays."""
+    """What `do` makes of each, or the error that it raises, FAULTS_MAX faults in all; others get their turn after every few. An error among the items
+    stays."""
     made: list[Made | XzeprError] = []
+    told = 0
     for place, item in enumerate(items):
         if place % EVENTS_AT_ONCE == EVENTS_AT_ONCE - 1:
             await asyncio.sleep(0)
         try:
             made.append(item if isinstance(item, XzeprError) else do(item))
         except XzeprError as error:
-            made.append(error)
+            refused = shortened(error, FAULTS_MAX - told)
+            told += len(refused.faults)
+            made.append(refused)
     return made
+
+
+def shortened(error: XzeprError, faults_max: int) -> XzeprError:
+    """The same with no more faults than that, the others counted, and without what raised it: a traceback holds on to the event and its tree."""
+    shown = error.faults[: max(faults_max, 0)]
+    return type(error)(error.message, faults=shown, unlisted=error.unlisted + len(error.faults) - len(shown), extra=error.extra)
 
 
 def refusal_of(refused: dict[int, XzeprError]) -> XzeprError:
     """All that is wrong with a batch, as one error: of the kind that comes first in the order of checks. refused: by place."""
     kinds = sorted({type(error) for error in refused.values()}, key=_rank)
     faults = [fault for place, error in sorted(refused.items()) for fault in faults_at(place, error)]
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    others = len(faults) - 1 + sum(error.unlisted for error in refused.values())
+    more = f" (and {others} more)" if others else ""
     return kinds[0](f"{faults[0].pointer}: {faults[0].message}{more}", faults=tuple(faults[:FAULTS_MAX]))
 
 
@@ -160,5 +209,5 @@ def _rank(kind: type[XzeprError]) -> tuple[int, int]:
 
 def faults_at(place: int, error: XzeprError) -> list[Fault]:
     """What is wrong with one event, with its place in the batch: pointers start at the root of the body."""
-    faults = error.faults or (Fault("", error.message),)
+    faults = error.faults if error.faults or error.unlisted else (Fault("", error.message),)
     return [Fault(f"/{place}{fault.pointer}", fault.message) for fault in faults]

@@ -67,14 +67,34 @@ cross join lateral (select f.* from events f where f.id = wanted.id offset 0) e
 
 -- name: search_events
 -- Newest first. The inner part walks one index and looks at no more than $2 rows, the rest of the conditions are checked on the way:
--- a page may come back short. events/search.py and events/walk.py put the conditions in, with their parameters before these two.
+-- a page may come back short. events/search.py and events/walk.py put the conditions in, with their parameters before these three. $3: bytes of a page.
 select
-    e.id, e.seq, e.name, e.version, e.release, e.platform_id, e.package, e.description, e.payload, e.success,
-    e.event_receiver_id, e.event_receiver_version, e.owner_id, e.created_at
-from (select w.* from events w where true /* walk */ order by w.id desc limit $2) e
-where true /* filters */
-order by e.id desc
-limit $1
+    p.id, p.seq, p.name, p.version, p.release, p.platform_id, p.package, p.description, p.payload, p.success,
+    p.event_receiver_id, p.event_receiver_version, p.owner_id, p.created_at, p.bytes_before, p.followed
+from (
+    select
+        f.*,
+        coalesce(
+            sum(
+                octet_length(f.description)
+                + case when pg_column_compression(f.payload) is null then pg_column_size(f.payload) else octet_length(f.payload::text) end
+            ) over before,
+            0
+        ) as bytes_before,
+        lead(true, 1, false) over before as followed
+    from (
+        select
+            e.id, e.seq, e.name, e.version, e.release, e.platform_id, e.package, e.description, e.payload, e.success,
+            e.event_receiver_id, e.event_receiver_version, e.owner_id, e.created_at
+        from (select w.* from events w where true /* walk */ order by w.id desc limit $2) e
+        where true /* filters */
+        order by e.id desc
+        limit $1
+    ) f
+    window before as (order by f.id desc rows between unbounded preceding and 1 preceding)
+) p
+where p.bytes_before < $3
+order by p.id desc
 
 -- name: search_events_stop
 -- Where the walk of search_events stopped because of its bound; no row when it came to the end by itself.

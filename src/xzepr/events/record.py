@@ -16,9 +16,10 @@ from xzepr.auth.principal import Principal
 from xzepr.db.pool import Database
 from xzepr.errors import Conflict, Fault, InvalidInput, PayloadMismatch, PermissionDenied, Unavailable, XzeprError
 from xzepr.events.group_commit import OTHER_EVENT, GroupCommit, Row, Stored, row_of
-from xzepr.events.posted import EVENTS_AT_ONCE, Batch, Posted, refusal_of
+from xzepr.events.posted import EVENTS_AT_ONCE, Batch, Posted, refusal_of, shortened
 from xzepr.idempotency import Answered, Claim
 from xzepr.ids import EventId, EventReceiverId
+from xzepr.json_text import FAULTS_MAX
 from xzepr.receivers.manage import Receivers
 from xzepr.receivers.model import ReceiverInForce
 from xzepr.receivers.payload import PayloadChecker
@@ -152,10 +153,11 @@ def _require_in_reach(principal: Principal, receiver_id: EventReceiverId) -> Non
 
 
 async def _check_all(recorder: Recorder, principal: Principal, batch: Batch) -> tuple[dict[int, ReceiverInForce], dict[int, XzeprError]]:
-    """By place: the receiver that each satisfies, or why it is refused."""
+    """By place: the receiver that each satisfies, or why it is refused, with FAULTS_MAX faults in all that are found here."""
     receivers: dict[int, ReceiverInForce] = {}
     refused: dict[int, XzeprError] = {}
     asked: set[tuple[str, int]] = set()
+    told = 0
     for place, posted in enumerate(batch):
         if place % EVENTS_AT_ONCE == EVENTS_AT_ONCE - 1:
             await asyncio.sleep(0)
@@ -171,7 +173,8 @@ async def _check_all(recorder: Recorder, principal: Principal, batch: Batch) -> 
         except Unavailable:
             raise
         except XzeprError as error:
-            refused[place] = error
+            refused[place] = shortened(error, FAULTS_MAX - told)
+            told += len(refused[place].faults)
     return receivers, refused
 
 

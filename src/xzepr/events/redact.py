@@ -2,8 +2,9 @@
 
 The event stays with all that decides: artifact, receiver, outcome, number, time, poster. A tombstone takes the payload's place, and the description
 is emptied. Nothing else holds a copy: messages, lists and timelines are made from the event's row when they are read, answers that are kept for
-repeated requests hold ids, and the messages that processes keep in memory are forgotten within a second. What left the house before is out of
-reach, and so are backups and the database's own log. A legal hold stands before a redaction.
+repeated requests hold ids (of what was refused, and so never recorded, codes and places), and the messages that processes keep in memory are
+forgotten within a second. What left the house before is out of reach, and so are backups and the database's own log. A legal hold stands before a
+redaction.
 """
 
 from datetime import datetime

@@ -17,7 +17,7 @@ from xzepr.events.model import Event, EventPage
 from xzepr.events.walk import newest_first
 from xzepr.ids import EventId
 from xzepr.nvrpp import Nvrpp
-from xzepr.page import Page
+from xzepr.page import PAGE_BYTES_MAX, Page
 
 queries = Queries("xzepr.events")
 
@@ -87,6 +87,7 @@ async def search_events(database: Database, page: EventPage) -> Page[Event]:
         to=_lowest(page.to),
         is_filtered=conditions.has_filters,
         is_narrow=_artifact_id(page) is not None,
+        bytes_max=PAGE_BYTES_MAX,
     )
 
 
@@ -119,6 +120,8 @@ def _lowest(moment: datetime | None) -> str | None:
 
 def _event(row: asyncpg.Record) -> Event:
     fields: dict[str, Any] = dict(row)
+    fields.pop("bytes_before", None)
+    fields.pop("followed", None)
     fields["payload"] = msgspec.Raw(fields["payload"].encode())
     fields["created_at"] = rfc3339(fields["created_at"])
     return Event(**fields)

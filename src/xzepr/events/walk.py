@@ -14,7 +14,7 @@ import asyncpg
 from xzepr import clock, ids
 from xzepr.db.conditions import Conditions
 from xzepr.db.pool import Database
-from xzepr.page import Page, Pagination
+from xzepr.page import Page, Pagination, was_cut
 
 Item = TypeVar("Item")
 # Comparisons with their ids, as Conditions takes them.
@@ -40,26 +40,37 @@ async def newest_first(
     to: str | None = None,
     is_filtered: bool,
     is_narrow: bool = False,
+    bytes_max: int | None = None,
 ) -> Page[Item]:
     """One page of one moment. conditions: those of the caller, without the range of ids; find, stop: statements, which db/conditions.py fills in.
 
     cursor: of an item, the id of its event. after, oldest, to: ids; below, from and below which one looks. is_filtered: whether a row that is walked
-    may be passed over. is_narrow: the index leads to a handful of rows, wherever they lie: one look.
+    may be passed over. is_narrow: the index leads to a handful of rows, wherever they lie: one look. bytes_max: of the page, where the rows can be
+    large; the statement then takes it, as page.py has it, and tells of each row how much stands before it.
     """
     rows: list[asyncpg.Record] = []
+    cut = False
     stopped_at: str | None = None
     upper: Bounds = [("id < ", bound) for bound in (after, to) if bound is not None]
     async with database.transaction(snapshot=True) as connection:
         for bounds in _looks(upper, oldest, () if is_narrow else _LOOKS_MONTHS):
             look = conditions.with_walk(*bounds)
-            rows += await connection.fetch(look.sql(find), *look.values, limit + 1 - len(rows), SCAN_ROWS_MAX)
+            bounded = () if bytes_max is None else (bytes_max,)
+            seen = await connection.fetch(look.sql(find), *look.values, limit + 1 - len(rows), SCAN_ROWS_MAX, *bounded)
+            rows += seen
             if len(rows) > limit:
                 break
+            if bytes_max is not None and seen:
+                cut = was_cut(seen)
+                if cut:
+                    break
+                # What its last row holds is not counted: a look more may add a row more.
+                bytes_max = max(bytes_max - seen[-1]["bytes_before"], 1)
             if is_filtered:
                 stopped_at = await connection.fetchval(look.sql(stop, walk_only=True), *look.walk_values, SCAN_ROWS_MAX - 1)
                 if stopped_at is not None:
                     break
-    found = Page.of([make(row) for row in rows], limit, cursor)
+    found = Page.of([make(row) for row in rows], limit, cursor, cut=cut)
     if found.pagination.has_more or stopped_at is None:
         return found
     return Page(data=found.data, pagination=Pagination(limit=limit, next=stopped_at, has_more=True))

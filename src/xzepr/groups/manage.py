@@ -33,7 +33,7 @@ from xzepr.groups.model import (
 )
 from xzepr.idempotency import Claim, take
 from xzepr.ids import EventReceiverGroupId, EventReceiverId
-from xzepr.page import Page, require_one_way
+from xzepr.page import PAGE_BYTES_MAX, Page, require_one_way, was_cut
 from xzepr.preconditions import IfMatch
 from xzepr.receivers.manage import require_there, tell_posters_changed
 
@@ -90,10 +90,10 @@ async def search_groups(database: Database, page: EventReceiverGroupPage) -> Pag
     require_one_way(page.after, page.offset)
     filters = (page.name, page.type, page.version, page.enabled, page.event_receiver_id)
     async with database.transaction(snapshot=True) as connection:
-        rows = await connection.fetch(queries["search_groups"], *filters, page.after, page.limit + 1, page.offset or 0)
+        rows = await connection.fetch(queries["search_groups"], *filters, page.after, page.limit + 1, page.offset or 0, PAGE_BYTES_MAX)
         total = await connection.fetchval(queries["count_groups"], *filters) if page.offset is not None else UNSET
     found = [_group(row) for row in rows]
-    return Page.of(found, page.limit, lambda group: group.id, UNSET if page.offset is None else page.offset, total)
+    return Page.of(found, page.limit, lambda group: group.id, UNSET if page.offset is None else page.offset, total, cut=was_cut(rows))
 
 
 async def change_group(
@@ -216,6 +216,7 @@ def _found(row: asyncpg.Record | None, group_id: EventReceiverGroupId) -> asyncp
 def _group(row: Any) -> EventReceiverGroup:
     fields: dict[str, Any] = dict(row)
     fields.pop("vouched_receiver_ids", None)
+    fields.pop("followed", None)
     fields["created_at"] = rfc3339(fields["created_at"])
     fields["updated_at"] = rfc3339(fields["updated_at"])
     return EventReceiverGroup(**fields)

@@ -73,20 +73,34 @@ select n.seq, 'group.modified', v.event_receiver_group_id, v.resource_version fr
 update event_receiver_groups g set vouched_receiver_ids = $2 where g.id = $1
 
 -- name: search_groups
--- Newest first, behind the cursor. $7: one row more than the page.
+-- Newest first, behind the cursor. $7: one row more than the page; $9: bytes of a page.
 select
-    g.id, g.name, g.type, g.version, g.description, g.enabled, g.event_receiver_ids, g.owner_id,
-    g.resource_version, g.created_at, g.updated_at
-from event_receiver_groups g
-where g.deleted_at is null
-    and ($1::text is null or g.name = $1)
-    and ($2::text is null or g.type = $2)
-    and ($3::text is null or g.version = $3)
-    and ($4::boolean is null or g.enabled = $4)
-    and ($5::text is null or g.event_receiver_ids @> array[$5])
-    and ($6::text is null or g.id < $6)
-order by g.id desc
-limit $7 offset $8
+    p.id, p.name, p.type, p.version, p.description, p.enabled, p.event_receiver_ids, p.owner_id,
+    p.resource_version, p.created_at, p.updated_at, p.followed
+from (
+    select
+        f.*,
+        coalesce(sum(octet_length(f.description) + 26 * cardinality(f.event_receiver_ids)) over before, 0) as bytes_before,
+        lead(true, 1, false) over before as followed
+    from (
+        select
+            g.id, g.name, g.type, g.version, g.description, g.enabled, g.event_receiver_ids, g.owner_id,
+            g.resource_version, g.created_at, g.updated_at
+        from event_receiver_groups g
+        where g.deleted_at is null
+            and ($1::text is null or g.name = $1)
+            and ($2::text is null or g.type = $2)
+            and ($3::text is null or g.version = $3)
+            and ($4::boolean is null or g.enabled = $4)
+            and ($5::text is null or g.event_receiver_ids @> array[$5])
+            and ($6::text is null or g.id < $6)
+        order by g.id desc
+        limit $7 offset $8
+    ) f
+    window before as (order by f.id desc rows between unbounded preceding and 1 preceding)
+) p
+where p.bytes_before < $9
+order by p.id desc
 
 -- name: count_groups
 -- For a list by offset.

@@ -26,7 +26,7 @@ from xzepr.errors import Conflict, Fault, InvalidInput, NotFound
 from xzepr.idempotency import Claim, take
 from xzepr.ids import EventReceiverId
 from xzepr.json_text import compact
-from xzepr.page import Page, require_one_way
+from xzepr.page import PAGE_BYTES_MAX, Page, require_one_way, was_cut
 from xzepr.preconditions import IfMatch
 from xzepr.receivers.model import EventReceiver, EventReceiverChange, EventReceiverPage, NewEventReceiver, ReceiverInForce, fingerprint_of
 from xzepr.receivers.payload import PayloadChecker
@@ -36,6 +36,8 @@ queries = Queries("xzepr.receivers")
 # What "$schema" absent stands for through the REST door. Source: contract `rest.md`.
 REST_DEFAULT_DRAFT: Final = "2020-12"
 KEPT_MAX: Final = 10_000
+# Of their schemas, in characters: a hundred of a megabyte must not stay for good.
+KEPT_CHARS_MAX: Final = 64 << 20
 # How long a process that is not told of changes believes who may post to a restricted receiver.
 UNTOLD_TRUST_S: Final = 0.5
 
@@ -106,10 +108,10 @@ async def search_receivers(database: Database, page: EventReceiverPage) -> Page[
     require_one_way(page.after, page.offset)
     filters = (page.name, page.type, page.version, page.fingerprint)
     async with database.transaction(snapshot=True) as connection:
-        rows = await connection.fetch(queries["search_receivers"], *filters, page.after, page.limit + 1, page.offset or 0)
+        rows = await connection.fetch(queries["search_receivers"], *filters, page.after, page.limit + 1, page.offset or 0, PAGE_BYTES_MAX)
         total = await connection.fetchval(queries["count_receivers"], *filters) if page.offset is not None else UNSET
     found = [_receiver(row) for row in rows]
-    return Page.of(found, page.limit, lambda receiver: receiver.id, UNSET if page.offset is None else page.offset, total)
+    return Page.of(found, page.limit, lambda receiver: receiver.id, UNSET if page.offset is None else page.offset, total, cut=was_cut(rows))
 
 
 async def change_receiver(
@@ -205,6 +207,7 @@ class Receivers:
         self._kept: OrderedDict[EventReceiverId, ReceiverInForce] = OrderedDict()
         # When the statement that read each of them began.
         self._read_at_s: dict[EventReceiverId, float] = {}
+        self._kept_chars = 0
         self._is_told = _never
         self._forgotten = 0
 
@@ -245,13 +248,17 @@ class Receivers:
         return receiver
 
     def _keep(self, receiver: ReceiverInForce, began_s: float) -> None:
+        self._drop(receiver.id)
         self._kept[receiver.id] = receiver
+        self._kept_chars += len(receiver.schema_text)
         self._read_at_s[receiver.id] = began_s
-        if len(self._kept) > KEPT_MAX:
+        while len(self._kept) > KEPT_MAX or (self._kept_chars > KEPT_CHARS_MAX and len(self._kept) > 1):
             self._drop(next(iter(self._kept)))
 
     def _drop(self, receiver_id: EventReceiverId) -> None:
-        self._kept.pop(receiver_id, None)
+        dropped = self._kept.pop(receiver_id, None)
+        if dropped is not None:
+            self._kept_chars -= len(dropped.schema_text)
         self._read_at_s.pop(receiver_id, None)
 
     def _is_trusted(self, receiver_id: EventReceiverId) -> bool:
@@ -264,6 +271,7 @@ def _never() -> bool:
 
 def _receiver(row: asyncpg.Record) -> EventReceiver:
     fields: dict[str, Any] = dict(row)
+    fields.pop("followed", None)
     fields["schema"] = msgspec.Raw(fields["schema"].encode())
     fields["created_at"] = rfc3339(fields["created_at"])
     fields["updated_at"] = rfc3339(fields["updated_at"])

@@ -49,19 +49,39 @@ where r.id = $1 and r.deleted_at is null
 insert into auth_changes (kind, subject) select 'receiver', u.id from unnest($1::text[]) as u (id)
 
 -- name: search_receivers
--- Newest first, behind the cursor. $6: one row more than the page, to know whether there is more.
+-- Newest first, behind the cursor. $6: one row more than the page, to know whether there is more; $8: bytes of a page.
 select
-    r.id, r.name, r.type, r.version, r.description, r.schema, r.fingerprint, r.restricted, r.owner_id,
-    r.resource_version, r.created_at, r.updated_at
-from event_receivers r
-where r.deleted_at is null
-    and ($1::text is null or r.name = $1)
-    and ($2::text is null or r.type = $2)
-    and ($3::text is null or r.version = $3)
-    and ($4::text is null or r.fingerprint = $4)
-    and ($5::text is null or r.id < $5)
-order by r.id desc
-limit $6 offset $7
+    p.id, p.name, p.type, p.version, p.description, p.schema, p.fingerprint, p.restricted, p.owner_id,
+    p.resource_version, p.created_at, p.updated_at, p.followed
+from (
+    select
+        f.*,
+        coalesce(
+            sum(
+                octet_length(f.description)
+                + case when pg_column_compression(f.schema) is null then pg_column_size(f.schema) else octet_length(f.schema::text) end
+            ) over before,
+            0
+        ) as bytes_before,
+        lead(true, 1, false) over before as followed
+    from (
+        select
+            r.id, r.name, r.type, r.version, r.description, r.schema, r.fingerprint, r.restricted, r.owner_id,
+            r.resource_version, r.created_at, r.updated_at
+        from event_receivers r
+        where r.deleted_at is null
+            and ($1::text is null or r.name = $1)
+            and ($2::text is null or r.type = $2)
+            and ($3::text is null or r.version = $3)
+            and ($4::text is null or r.fingerprint = $4)
+            and ($5::text is null or r.id < $5)
+        order by r.id desc
+        limit $6 offset $7
+    ) f
+    window before as (order by f.id desc rows between unbounded preceding and 1 preceding)
+) p
+where p.bytes_before < $8
+order by p.id desc
 
 -- name: count_receivers
 -- For a list by offset.

@@ -1,5 +1,6 @@
 """`GET /api/v1/stream`: the live stream as server-sent events. Resumes without holes by `Last-Event-ID`."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Final
@@ -10,9 +11,10 @@ from starlette.responses import StreamingResponse
 
 from xzepr.auth.permissions import Permission
 from xzepr.db.queries import Queries
-from xzepr.errors import InvalidInput, PositionExpired, Unavailable
+from xzepr.errors import InvalidInput, PositionExpired, TooManyReaders, Unavailable
 from xzepr.house import House
 from xzepr.ids import EventReceiverId
+from xzepr.stream.filter import Filter
 from xzepr.stream.follow import RETRY_INTERVAL_S, Tail
 from xzepr.stream.message import Envelope, Message
 from xzepr.web.call import Answer, Call
@@ -21,6 +23,8 @@ from xzepr.web.routes import Route
 queries = Queries("xzepr.stream")
 
 HEARTBEAT_S: Final = 15.0
+# Behind a look that found nothing that is wanted, so that a reader who wants little of a long stream leaves time to the others.
+WALK_PAUSE_S: Final = 0.01
 _POSITION_MAX: Final = (1 << 63) - 1
 
 
@@ -38,28 +42,17 @@ class StreamQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     event_receiver_id: EventReceiverId | None = None
 
 
-class Filter:
-    """Which messages a reader asked for."""
-
-    _COMPARED = ("type", "name", "version", "release", "platform_id", "package", "success", "event_receiver_id")
-
-    def __init__(self, query: StreamQuery) -> None:
-        wanted = ((field, getattr(query, field)) for field in self._COMPARED)
-        self._wanted = [(field, value) for field, value in wanted if value is not None]
-
-    def __call__(self, message: Message) -> bool:
-        """Whether this one is among them."""
-        return all(getattr(message, field) == value for field, value in self._wanted)
-
-
 async def follow_stream(call: Call[House]) -> StreamingResponse:
     query: StreamQuery = call.query
     wanted = Filter(query)
     tail = call.house.tail
+    # Callers without credentials are told apart by where they call from.
+    reader = call.principal.id or call.principal.address
+    tail.require_room(reader)
     after = await tail.start_of(_last_event_id(call.headers.get("last-event-id")) if "last-event-id" in call.headers else query.after)
     # X-Accel-Buffering: a proxy of the nginx family would hold the stream back otherwise.
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_frames(tail, after, wanted), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(_frames(tail, after, wanted, reader), media_type="text/event-stream", headers=headers)
 
 
 def _last_event_id(text: str | None) -> int:
@@ -68,29 +61,30 @@ def _last_event_id(text: str | None) -> int:
     return int(text)
 
 
-async def _frames(tail: Tail, after: int, wanted: Filter) -> AsyncIterator[bytes]:
+async def _frames(tail: Tail, after: int, wanted: Filter, reader: str | None = None) -> AsyncIterator[bytes]:
     """Messages behind the position, in order, until the client goes, the process closes, or the stream was trimmed in front of the reader.
 
     The answer then just ends: the reader resumes where it was, and is answered 410.
     """
-    async with tail.following():
+    async with tail.following(reader):
         # At once, so that a reader that is cut before its first message still resumes from here.
         yield _mark(after)
         marked_at_s = time.monotonic()
         while not tail.closed.is_set():
             try:
-                messages = await tail.read(after)
+                messages, looked_to = await tail.read_wanted(after, wanted)
             except Unavailable:
                 await tail.wait(_POSITION_MAX, RETRY_INTERVAL_S)
-                messages = []
+                messages, looked_to = [], after
             except PositionExpired:
                 return
-            frames = [_frame(message) for message in messages if wanted(message)]
-            if frames:
-                yield b"".join(frames)
-                marked_at_s = time.monotonic()
             if messages:
-                after = messages[-1].position
+                yield b"".join([_frame(message) for message in messages])
+                marked_at_s = time.monotonic()
+            elif looked_to > after:
+                await asyncio.sleep(WALK_PAUSE_S)
+            if looked_to > after:
+                after = looked_to
             else:
                 await tail.wait(after, max(HEARTBEAT_S - (time.monotonic() - marked_at_s), 0.01))
             if time.monotonic() - marked_at_s >= HEARTBEAT_S:
@@ -146,8 +140,9 @@ ROUTES = (
         summary="Follow the stream as server-sent events",
         description=(
             "`id:` is the position, `event:` the message's type, `data:` its envelope. Resume with `Last-Event-ID`, or begin behind `after`; "
-            "with neither it begins now. Every 15 s without a message an `id:` without data tells how far the reader is."
+            "with neither it begins now. Every 15 s without a message an `id:` without data tells how far the reader is. One principal follows at "
+            "most 100 times in a process; then 429."
         ),
-        problems=(PositionExpired,),
+        problems=(PositionExpired, TooManyReaders),
     ),
 )

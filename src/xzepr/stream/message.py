@@ -46,6 +46,13 @@ _FIXED_TYPES: Final = {
 }
 
 _ABOUT_EVENTS: Final = (Kind.EVENT_RECORDED, Kind.GROUP_COMPLETE, Kind.GROUP_BROKEN)
+# What a message about a definition says in `package`: of a receiver, of a group.
+ABOUT_DEFINITIONS: Final = ("event.receiver", "event.receiver.group")
+
+
+def kinds_of_type(type_: str) -> list[str]:
+    """Kinds whose messages have this `type`, whatever they tell of."""
+    return [kind.value for kind, fixed in _FIXED_TYPES.items() if fixed == type_]
 
 
 class ReceiverObject(msgspec.Struct, frozen=True):
@@ -210,7 +217,7 @@ def _about_definition(kind: Kind, row: Any) -> Envelope:
         version=subject.version,
         release=changed_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
         platform_id=PLATFORM_ID,
-        package="event.receiver.group" if of_group else "event.receiver",
+        package=ABOUT_DEFINITIONS[of_group],
         data=Data(event_receiver_groups=[subject]) if isinstance(subject, GroupObject) else Data(event_receivers=[subject]),
         **_place(row),
     )

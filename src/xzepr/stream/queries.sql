@@ -158,26 +158,117 @@ from sequencer s
 -- name: newest_position
 select s.last_position from sequencer s
 
--- name: read_stream
--- Messages behind a position with the immutable rows that their envelopes are made of. An event is removed only when no message tells of it; an
--- evaluation on request may tell of one afterwards, from what removed_heads keeps.
-select
-    s.position, s.message_id, s.kind, s.seq, s.event_id, s.event_receiver_id, s.event_receiver_version,
-    s.event_receiver_group_id, s.event_receiver_group_version, s.success, s.first, s.sequenced_at, s.traceparent,
-    coalesce(e.name, k.name) as e_name, coalesce(e.version, k.version) as e_version, coalesce(e.release, k.release) as e_release,
-    coalesce(e.platform_id, k.platform_id) as e_platform_id, coalesce(e.package, k.package) as e_package,
-    coalesce(e.description, '') as e_description, coalesce(e.payload, '{}') as e_payload,
-    coalesce(e.success, k.success) as e_success, coalesce(e.created_at, k.created_at) as e_created_at,
-    s.event_id is not null and e.id is null as e_removed,
-    r.name as r_name, r.type as r_type, r.version as r_version, r.description as r_description, r.schema as r_schema,
-    r.fingerprint as r_fingerprint, r.created_at as r_created_at, r.updated_at as r_updated_at,
-    g.name as g_name, g.type as g_type, g.version as g_version, g.description as g_description, g.enabled as g_enabled,
-    g.event_receiver_ids as g_event_receiver_ids, g.created_at as g_created_at, g.updated_at as g_updated_at
-from (select t.* from stream t where t.position > $1 order by t.position limit $2) s
-left join events e on e.id = s.event_id
-left join removed_heads k on k.event_id = s.event_id
-left join event_receiver_versions r
-    on r.event_receiver_id = s.event_receiver_id and r.resource_version = s.event_receiver_version
-left join event_receiver_group_versions g
-    on g.event_receiver_group_id = s.event_receiver_group_id and g.resource_version = s.event_receiver_group_version
+-- name: match_stream
+-- Positions behind $1 up to $2, at most $3 of them, whose messages a filter wants: the parameters from $4 on are stream/filter.py's, null where anything
+-- will do. Reads neither payloads nor schemas. The lateral parts with their offset look a row up by its key, whatever the planner believes of a young table.
+select s.position
+from (
+    select
+        t.position, t.kind, t.event_id, t.event_receiver_id, t.event_receiver_version, t.event_receiver_group_id, t.event_receiver_group_version
+    from stream t
+    where t.position > $1 and t.position <= $2
+        and ($4::boolean is null or t.success = $4) and ($5::text is null or t.event_receiver_id = $5)
+        and ($11::text is null or t.kind = any($12::text[]) or t.kind in ('event.recorded', 'group.complete'))
+    order by t.position
+    offset 0
+) s
+where (
+    $11::text is null or s.kind = any($12::text[])
+    or (
+        s.kind = 'event.recorded'
+        and (
+            select v.type = $11
+            from event_receiver_versions v
+            where v.event_receiver_id = s.event_receiver_id and v.resource_version = s.event_receiver_version
+            offset 0
+        )
+    )
+    or (
+        s.kind = 'group.complete'
+        and (
+            select v.type = $11
+            from event_receiver_group_versions v
+            where v.event_receiver_group_id = s.event_receiver_group_id and v.resource_version = s.event_receiver_group_version
+            offset 0
+        )
+    )
+) and (
+    coalesce($6::text, $7, $8, $9, $10) is null
+    or exists (
+        select
+        from (
+            select x.name, x.version, x.release, x.platform_id, x.package from events x where x.id = s.event_id
+            union all
+            select k.name, k.version, k.release, k.platform_id, k.package from removed_heads k where k.event_id = s.event_id
+            union all
+            select v.name, v.version, to_char(v.updated_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), $13::text, $14::text
+            from event_receiver_versions v
+            where s.event_id is null and v.event_receiver_id = s.event_receiver_id and v.resource_version = s.event_receiver_version
+            union all
+            select v.name, v.version, to_char(v.updated_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), $13::text, $15::text
+            from event_receiver_group_versions v
+            where s.event_id is null
+                and v.event_receiver_group_id = s.event_receiver_group_id and v.resource_version = s.event_receiver_group_version
+        ) n
+        where ($6::text is null or n.name = $6) and ($7::text is null or n.version = $7) and ($8::text is null or n.release = $8)
+            and ($9::text is null or n.platform_id = $9) and ($10::text is null or n.package = $10)
+        offset 0
+    )
+)
 order by s.position
+limit $3
+
+-- name: walk_stream
+-- How far $2 messages behind a position reach: the first and the last of them, null where there is none.
+select min(w.position) as first, max(w.position) as last
+from (select t.position from stream t where t.position > $1 order by t.position limit $2) w
+
+-- name: read_stream
+-- Messages behind a position with the immutable rows that their envelopes are made of, until these come to $3 bytes: a schema stands twice in an
+-- envelope. An event is removed only when no message tells of it; an evaluation on request may tell of one afterwards, from what removed_heads keeps.
+-- stream/follow.py puts in which are chosen, where not all are.
+select
+    p.position, p.message_id, p.kind, p.seq, p.event_id, p.event_receiver_id, p.event_receiver_version,
+    p.event_receiver_group_id, p.event_receiver_group_version, p.success, p.first, p.sequenced_at, p.traceparent,
+    p.e_name, p.e_version, p.e_release, p.e_platform_id, p.e_package, p.e_description, p.e_payload,
+    p.e_success, p.e_created_at, p.e_removed,
+    p.r_name, p.r_type, p.r_version, p.r_description, p.r_schema, p.r_fingerprint, p.r_created_at, p.r_updated_at,
+    p.g_name, p.g_type, p.g_version, p.g_description, p.g_enabled, p.g_event_receiver_ids, p.g_created_at, p.g_updated_at
+from (
+    select
+        f.*,
+        coalesce(
+            sum(
+                octet_length(f.e_description)
+                + case when pg_column_compression(f.e_payload) is null then pg_column_size(f.e_payload) else octet_length(f.e_payload::text) end
+                + coalesce(
+                    2 * case when pg_column_compression(f.r_schema) is null then pg_column_size(f.r_schema) else octet_length(f.r_schema::text) end, 0
+                )
+            ) over (order by f.position rows between unbounded preceding and 1 preceding),
+            0
+        ) as bytes_before
+    from (
+        select
+            s.position, s.message_id, s.kind, s.seq, s.event_id, s.event_receiver_id, s.event_receiver_version,
+            s.event_receiver_group_id, s.event_receiver_group_version, s.success, s.first, s.sequenced_at, s.traceparent,
+            coalesce(e.name, k.name) as e_name, coalesce(e.version, k.version) as e_version, coalesce(e.release, k.release) as e_release,
+            coalesce(e.platform_id, k.platform_id) as e_platform_id, coalesce(e.package, k.package) as e_package,
+            coalesce(e.description, '') as e_description, coalesce(e.payload, '{}') as e_payload,
+            coalesce(e.success, k.success) as e_success, coalesce(e.created_at, k.created_at) as e_created_at,
+            s.event_id is not null and e.id is null as e_removed,
+            r.name as r_name, r.type as r_type, r.version as r_version, r.description as r_description, r.schema as r_schema,
+            r.fingerprint as r_fingerprint, r.created_at as r_created_at, r.updated_at as r_updated_at,
+            g.name as g_name, g.type as g_type, g.version as g_version, g.description as g_description, g.enabled as g_enabled,
+            g.event_receiver_ids as g_event_receiver_ids, g.created_at as g_created_at, g.updated_at as g_updated_at
+        from (select t.* from stream t where t.position > $1 and true /* chosen */ order by t.position limit $2) s
+        left join events e on e.id = s.event_id
+        left join removed_heads k on k.event_id = s.event_id
+        left join event_receiver_versions r
+            on r.event_receiver_id = s.event_receiver_id and r.resource_version = s.event_receiver_version
+        left join event_receiver_group_versions g
+            on g.event_receiver_group_id = s.event_receiver_group_id and g.resource_version = s.event_receiver_group_version
+        order by s.position
+    ) f
+) p
+where p.bytes_before < $3
+order by p.position

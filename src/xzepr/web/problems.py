@@ -11,7 +11,7 @@ import msgspec
 import structlog
 from starlette.responses import Response
 
-from xzepr.errors import InvalidToken, MethodNotAllowed, RequestTimeout, TooManyAttempts, Unauthenticated, Unavailable, XzeprError
+from xzepr.errors import InvalidToken, MethodNotAllowed, RequestTimeout, TooManyAttempts, TooManyReaders, Unauthenticated, Unavailable, XzeprError
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +73,7 @@ def unknown_error_answer(error: Exception, *, instance: str, request_id: str) ->
 
 def title_of(kind: type[XzeprError]) -> str:
     """The same for every problem of a code: the first line of the class's docstring."""
-    return (kind.__doc__ or "").partition("\n")[0].rstrip(".")
+    return kind.title().rstrip(".")
 
 
 def _headers_of(error: XzeprError) -> Mapping[str, str]:
@@ -84,7 +84,7 @@ def _headers_of(error: XzeprError) -> Mapping[str, str]:
         return {"WWW-Authenticate": 'Bearer realm="xzepr"'}
     if isinstance(error, Unavailable):
         return {"Retry-After": str(RETRY_AFTER_S)}
-    if isinstance(error, TooManyAttempts):
+    if isinstance(error, TooManyAttempts | TooManyReaders):
         return {"Retry-After": str(error.extra.get("retry_after", RETRY_AFTER_S))}
     if isinstance(error, MethodNotAllowed):
         return {"Allow": str(error.extra.get("allow", ""))}

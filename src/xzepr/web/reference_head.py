@@ -39,15 +39,17 @@ texts.
 
 **Lists** are `{{"data": […], "pagination": {{"limit", "next", "has_more"}}}}`, newest first, at most `limit` (1 to 1000, default 50) at a time. While
 `has_more` is true, ask again with `after=` the value of `next`. A page may be short, even empty, while `has_more` is true: one request looks at a
-bounded number of rows. Receivers and groups also take `offset`, and then tell `offset` and `total`. Filters compare exactly; several all have to
-match; `from` is inclusive, `to` exclusive, both on `created_at`.
+bounded number of rows, and a page ends with the row by which its payloads, schemas and descriptions come to 8 MiB. Receivers and groups also take
+`offset`, and then tell `offset` and `total`; go on at `offset` plus the number of rows that came. Filters compare exactly; several all have to match;
+`from` is inclusive, `to` exclusive, both on `created_at`.
 
 **Changing.** Receivers and groups carry a `resource_version`, which is also their `ETag`. Send it as `If-Match` with a change, and the change is
 refused with 412 when somebody else was faster. Events never change.
 
 **Trying again.** A `POST` that creates takes an `Idempotency-Key` of your own. The same key with the same body (byte for byte) within 24 hours
 gives the first answer again and makes nothing new, also in another process and after a crash; the same key with another body is 409. While the
-first request is still under way a second one waits for its answer. Only answers of success are remembered.
+first request is still under way a second one waits for its answer. Only answers of success are remembered; of the events that a batch with
+`partial=true` refused only codes and places.
 
 **Request ids.** Every answer has `X-Request-ID`: yours when you sent a short printable one, else one of ours. It stands in the server's log lines.
 A `traceparent` is kept with the event.
@@ -98,6 +100,7 @@ ADVICE: Final = {
     "request_timeout": "Send the body faster, or raise `server.request_timeout_seconds`.",
     "in_flight": "Ask again in a while with the same key: the first request then has its answer.",
     "too_many_attempts": "Wait as long as `Retry-After` says.",
+    "too_many_readers": "End some of the readers of this principal, or let them share one.",
     "refresh_superseded": "Use the pair that the other request with this token was given.",
     "conflict": "Read the object again; `detail` says what it conflicts with.",
     "position_expired": "Begin again at `oldest`; what lies before it is gone.",
