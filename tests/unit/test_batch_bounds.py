@@ -50,8 +50,8 @@ def test_a_batch_is_refused_before_its_items_are_made(split, body, refusal) -> N
 @pytest.mark.parametrize("item", [b"7", b'{"a":[1,2],"b":"x,y"}', b"[[],[]]"])
 def test_a_batch_of_up_to_ten_thousand_comes_as_it_is(item: bytes, count: int) -> None:
     assert split_array(b"[" + b", ".join([item] * count) + b" ]") == [item] * count
-    assert split_lines(b"\n\n".join([b"  " + item + b" \r"] * count)) == [b"  " + item + b" \r"] * count
-    assert split_lines(b"\n" * 12_000 + b"\n".join([b"\t" + item] * count)) == [b"\t" + item] * count
+    assert split_lines(b"\n\n".join([b"  " + item + b" \r"] * count)) == [item] * count
+    assert split_lines(b"\n" * 12_000 + b"\n".join([b"\t" + item] * count)) == [item] * count
 
 
 def test_one_more_is_too_many() -> None:
