@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,9 +54,9 @@ class Noted:
     """Refusals, in order, in place of those that are counted for the audit log."""
 
     def __init__(self) -> None:
-        self.routes: list[tuple[str, ...]] = []
+        self.routes: list[Mapping[str, str]] = []
 
-    def note(self, _principal: Any, act: str, _object_id: str | None, where: tuple[str, ...]) -> None:
+    def note(self, _principal: Any, act: str, _object_id: str | None, where: Mapping[str, str]) -> None:
         assert act == "access.denied"
         self.routes.append(where)
 
