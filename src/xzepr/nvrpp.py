@@ -8,8 +8,8 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 FIELD_MAX_CHARS = 255
-# A length in four bytes, as characters.
-_LENGTH = [f"\0\0\0{chr(length)}" for length in range(FIELD_MAX_CHARS + 1)]
+# A length below 128 in four bytes, as characters.
+_LENGTH = [f"\0\0\0{chr(length)}" for length in range(128)]
 FIELDS = ("name", "version", "release", "platform_id", "package")
 
 
@@ -35,12 +35,15 @@ class Nvrpp(NamedTuple):
 
 def artifact_id_of(name: str, version: str, release: str, platform_id: str, package: str) -> bytes:
     """Of the artifact with these fields."""
-    # It is asked for with each event. In ASCII a character is a byte, and a length below 128 as well.
-    told = (
-        f"{_LENGTH[len(name)]}{name}{_LENGTH[len(version)]}{version}{_LENGTH[len(release)]}{release}"
-        f"{_LENGTH[len(platform_id)]}{platform_id}{_LENGTH[len(package)]}{package}"
-    )
-    if told.isascii():
-        return sha256(told.encode()).digest()[:16]
+    # It is asked for with each event. In ASCII a character is a byte, and so is a length below 128; longer ones, and what no field may be, go below.
+    try:
+        told = (
+            f"{_LENGTH[len(name)]}{name}{_LENGTH[len(version)]}{version}{_LENGTH[len(release)]}{release}"
+            f"{_LENGTH[len(platform_id)]}{platform_id}{_LENGTH[len(package)]}{package}"
+        )
+        if told.isascii():
+            return sha256(told.encode()).digest()[:16]
+    except IndexError:
+        pass
     encoded = [field.encode() for field in (name, version, release, platform_id, package)]
     return sha256(b"".join([len(field).to_bytes(4, "big") + field for field in encoded])).digest()[:16]

@@ -15,7 +15,7 @@ from xzepr.nvrpp import Nvrpp
 FIELDS = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=255)
 
 
-@given(st.tuples(FIELDS, FIELDS, FIELDS, FIELDS, FIELDS) | st.tuples(*[st.text("ab.-1", min_size=1, max_size=255)] * 5))
+@given(st.tuples(FIELDS, FIELDS, FIELDS, FIELDS, FIELDS) | st.tuples(*[st.text("ab.-1", max_size=400)] * 5))
 def test_an_artifact_is_known_by_the_hash_of_its_fields_behind_their_lengths(fields: tuple[str, str, str, str, str]) -> None:
     told = b"".join(len(field.encode()).to_bytes(4, "big") + field.encode() for field in fields)
     assert Nvrpp(*fields).artifact_id == sha256(told).digest()[:16]
