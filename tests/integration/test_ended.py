@@ -1,0 +1,131 @@
+"""Credentials that ended stay ended: however long nobody used them, on connections that are kept, in streams, and under a body that is held back."""
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import httpx2
+import pytest
+from xzepr_client import Client, ClientError, ProblemError
+
+from conftest import fresh_database, make_migrated
+from support.accounts import Person, bearer, log_in, make_key
+from support.cast import created, event, make_receiver
+from support.own_site import Site, own_site
+from xzepr import clock
+from xzepr.auth import browser
+
+# Longer than an access token lives, and what ended is remembered.
+FORGOTTEN_S = 1200
+# Changes reach every process within a second.
+HEARD_S = 1.0
+
+
+@pytest.fixture(scope="module")
+def module_database_url(first_server: str) -> Iterator[str]:
+    made = fresh_database(first_server)
+    url = asyncio.run(made.__aenter__())
+    asyncio.run(make_migrated(url))
+    yield url
+    asyncio.run(made.__aexit__())
+
+
+@pytest.fixture(scope="module")
+def site(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with own_site(module_database_url, tmp_path_factory.mktemp("state")) as running:
+        yield running
+
+
+class Session:
+    """Of a browser in which the administrator is logged in. headers: what the browser sends by itself."""
+
+    def __init__(self, site: Site, database_url: str) -> None:
+        self._url = database_url
+        admin_id = site.http.get("/api/v1/auth/me", headers=site.admin).json()["id"]
+        self.token, self.family_id = asyncio.run(self._begin(admin_id))
+        self.headers = {"Cookie": f"{browser.SESSION_COOKIE}={self.token}"}
+
+    async def _begin(self, user_id: str) -> tuple[str, str]:
+        connection = await asyncpg.connect(self._url)
+        try:
+            return await browser.begin_session(connection, user_id, None, clock.now(), timedelta(days=7))
+        finally:
+            await connection.close()
+
+    async def end(self) -> None:
+        connection = await asyncpg.connect(self._url)
+        try:
+            async with connection.transaction():
+                assert await browser.end_session(connection, browser.digest(self.token), clock.now()) is not None
+        finally:
+            await connection.close()
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 5) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def forget(site: Site, family_id: str | None, key_id: str | None) -> None:
+    """Until the process has heard of the end, and long after."""
+    wait_until(lambda: site.house.changes.ends(None, 0, family_id, key_id))
+    site.pass_time(FORGOTTEN_S)
+    wait_until(lambda: not site.house.changes.ends(None, 0, family_id, key_id))
+
+
+def refused(answer: httpx2.Response) -> bool:
+    return (answer.status_code, answer.json()["error"]) == (401, "invalid_token")
+
+
+def test_a_revoked_key_that_nobody_used_for_long_does_not_count_again(site: Site) -> None:
+    person = Person(site.http, site.admin, "event_manager")
+    with httpx2.Client(base_url=site.url, headers=person.headers) as http:
+        receiver = make_receiver(http)
+    made = make_key(site.http, person.headers, "event:read", "event:create")
+    key = {"X-API-Key": made["key"]}
+    with httpx2.Client(base_url=site.url, headers=key) as reader, httpx2.Client(base_url=site.url, headers=key) as poster:
+        assert reader.get("/api/v1/events?limit=1").status_code == 200
+        for _ in range(2):
+            # The second one by the short way, which keeps what it knows with the connection.
+            assert poster.post("/api/v1/events", json=event(receiver)).status_code == 201
+        assert site.http.delete(f"/api/v1/api-keys/{made['id']}", headers=person.headers).status_code == 204
+        forget(site, None, made["id"])
+        assert refused(poster.post("/api/v1/events", json=event(receiver)))
+        assert refused(reader.get("/api/v1/events?limit=1"))
+
+
+def test_a_session_that_ended_does_not_count_again(site: Site, module_database_url: str) -> None:
+    session = Session(site, module_database_url)
+    with httpx2.Client(base_url=site.url, headers=session.headers) as http:
+        assert http.get("/api/v1/auth/me").json()["how"] == "browser"
+        asyncio.run(session.end())
+        forget(site, session.family_id, None)
+        assert refused(http.get("/api/v1/auth/me"))
+
+
+def test_what_did_not_end_goes_on_counting(site: Site) -> None:
+    key = {"X-API-Key": make_key(site.http, bearer(log_in(site.http)), "event:read")["key"]}
+    for _ in range(3):
+        assert site.http.get("/api/v1/events?limit=1", headers=key).status_code == 200
+        site.pass_time(FORGOTTEN_S)
+
+
+def test_the_token_of_a_session_is_no_bearer_token(site: Site, module_database_url: str) -> None:
+    session = Session(site, module_database_url)
+    receiver = {"name": "forged", "type": "forged", "version": "1", "schema": {}}
+    assert site.http.get("/api/v1/auth/me", headers=session.headers).status_code == 200
+    for headers in ({"Authorization": f"Bearer {session.token}"}, {"X-API-Key": session.token}):
+        assert refused(site.http.post("/api/v1/receivers", json=receiver, headers=headers))
+    assert site.http.post("/api/v1/receivers", json=receiver, headers=session.headers).status_code == 403
+    csrf = {"X-CSRF-Token": browser.csrf_token_of(session.token)}
+    created(site.http.post("/api/v1/receivers", json=receiver, headers={**session.headers, **csrf}))
