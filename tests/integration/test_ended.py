@@ -129,3 +129,29 @@ def test_the_token_of_a_session_is_no_bearer_token(site: Site, module_database_u
     assert site.http.post("/api/v1/receivers", json=receiver, headers=session.headers).status_code == 403
     csrf = {"X-CSRF-Token": browser.csrf_token_of(session.token)}
     created(site.http.post("/api/v1/receivers", json=receiver, headers={**session.headers, **csrf}))
+
+
+# Bodies that are held back.
+
+
+@pytest.mark.parametrize("more", ["", "X-Something: else\r\n"], ids=["short", "ordinary"])
+def test_a_body_that_comes_after_the_end_of_its_credential_is_not_taken(site: Site, more: str) -> None:
+    person = Person(site.http, site.admin, "event_manager")
+    with httpx2.Client(base_url=site.url, headers=person.headers) as http:
+        receiver = make_receiver(http)
+        made = make_key(http, {}, "event:create")
+        post = httpx2.Client(base_url=site.url, headers={"X-API-Key": made["key"]})
+        assert post.post("/api/v1/events", json=event(receiver, name="before")).status_code == 201
+        body = json.dumps(event(receiver, name="held back")).encode()
+        parts = urlsplit(site.url)
+        head = f"POST /api/v1/events HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}"
+        with socket.create_connection((parts.hostname, parts.port), timeout=20) as held:
+            held.sendall(f"{head}X-API-Key: {made['key']}\r\n\r\n".encode() + body[:20])
+            time.sleep(0.2)
+            assert http.delete(f"/api/v1/api-keys/{made['id']}").status_code == 204
+            time.sleep(HEARD_S)
+            held.sendall(body[20:])
+            assert held.recv(65536).split()[1] == b"401"
+        stored = http.get("/api/v1/events", params={"event_receiver_id": receiver}).json()["data"]
+        assert [one["name"] for one in stored] == ["before"]
+        post.close()
