@@ -131,6 +131,124 @@ def test_the_token_of_a_session_is_no_bearer_token(site: Site, module_database_u
     created(site.http.post("/api/v1/receivers", json=receiver, headers={**session.headers, **csrf}))
 
 
+# Streams.
+
+
+class Reader:
+    """A stream in a thread of its own. ended_at_s: when the answer was over; error: if it did not end by itself."""
+
+    def __init__(self, url: str, headers: dict[str, str]) -> None:
+        self.ended_at_s: float | None = None
+        self.error: Exception | None = None
+        self._begun = threading.Event()
+        self._thread = threading.Thread(target=self._read, args=(url, headers), daemon=True)
+        self._thread.start()
+        assert self._begun.wait(10), self.error
+
+    def _read(self, url: str, headers: dict[str, str]) -> None:
+        try:
+            with httpx2.stream("GET", f"{url}/api/v1/stream", headers=headers, timeout=20) as answer:
+                assert answer.status_code == 200, answer.read()
+                for _ in answer.iter_raw():
+                    self._begun.set()
+        except (httpx2.HTTPError, AssertionError) as error:
+            self.error = error
+        self.ended_at_s = time.monotonic()
+
+    def is_over(self) -> bool:
+        return self.ended_at_s is not None
+
+    def ended_after_s(self, since_s: float) -> float:
+        self._thread.join(20)
+        assert self.error is None
+        assert self.ended_at_s is not None
+        return self.ended_at_s - since_s
+
+
+@pytest.mark.parametrize("what", ["revoke", "disable", "roles", "logout", "password"])
+def test_a_stream_ends_with_its_credential(site: Site, what: str) -> None:
+    person, other = Person(site.http, site.admin, "event_viewer", "event_manager"), Person(site.http, site.admin, "event_viewer")
+    made = make_key(site.http, person.headers, "stream:read")
+    by_key, by_token, beside = (
+        Reader(site.url, {"X-API-Key": made["key"]}),
+        Reader(site.url, person.headers),
+        Reader(site.url, other.headers),
+    )
+    user = f"/api/v1/admin/users/{person.id}"
+    acts: dict[str, tuple[Callable[[], httpx2.Response], list[Reader], list[Reader]]] = {
+        "revoke": (lambda: site.http.delete(f"/api/v1/api-keys/{made['id']}", headers=person.headers), [by_key], [by_token]),
+        "disable": (lambda: site.http.patch(user, json={"enabled": False}, headers=site.admin), [by_key, by_token], []),
+        # A key goes on being known, and may no longer read.
+        "roles": (lambda: site.http.put(f"{user}/roles", json={"roles": ["user"]}, headers=site.admin), [by_key, by_token], []),
+        "logout": (lambda: site.http.post("/api/v1/auth/logout", headers=person.headers), [by_token], [by_key]),
+        "password": (lambda: site.http.patch(user, json={"password": "quite another one"}, headers=site.admin), [by_token], [by_key]),
+    }
+    act, over, going_on = acts[what]
+    time.sleep(1.2)
+    assert not any(reader.is_over() for reader in (by_key, by_token, beside))
+    assert act().is_success
+    ended_s = time.monotonic()
+    for reader in over:
+        assert reader.ended_after_s(ended_s) < HEARD_S + 0.5
+    time.sleep(0.6)
+    assert not any(reader.is_over() for reader in (*going_on, beside))
+    for one in (other.id, person.id):
+        site.http.patch(f"/api/v1/admin/users/{one}", json={"enabled": False}, headers=site.admin)
+    wait_until(lambda: all(reader.is_over() for reader in (*going_on, beside)))
+
+
+def test_a_stream_asks_the_database_nothing_as_long_as_nothing_ended(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = make_key(site.http, bearer(log_in(site.http)), "stream:read")
+    reader = Reader(site.url, {"X-API-Key": key["key"]})
+    asked: list[object] = []
+    authenticator = site.house.authenticator
+    monkeypatch.setattr(authenticator, "_verify", asked.append)
+    before = site.house.tail.read
+    read: list[int] = []
+    monkeypatch.setattr(type(site.house.tail), "read", lambda _, after: read.append(after) or before(after))
+    time.sleep(2)
+    assert (asked, read) == ([], [])
+    monkeypatch.undo()
+    site.http.delete(f"/api/v1/api-keys/{key['id']}", headers=bearer(log_in(site.http)))
+    assert reader.ended_after_s(time.monotonic()) < HEARD_S + 0.5
+
+
+@pytest.fixture
+def short_site(module_database_url: str, tmp_path: Path) -> Iterator[Site]:
+    """Access tokens live for two seconds."""
+    with own_site(module_database_url, tmp_path, jwt={"access_token_expiration": 2, "leeway_seconds": 0}) as running:
+        yield running
+
+
+@pytest.mark.timeout(60)
+def test_a_stream_ends_when_its_token_expires(short_site: Site) -> None:
+    begun_s = time.monotonic()
+    token = bearer(log_in(short_site.http))
+    assert 0.9 < Reader(short_site.url, token).ended_after_s(begun_s) < 2 + HEARD_S
+    assert refused(short_site.http.get("/api/v1/stream", headers=token))
+
+
+@pytest.mark.timeout(60)
+def test_a_client_follows_on_with_a_new_token_and_stops_when_its_login_is_over(short_site: Site) -> None:
+    admin = bearer(log_in(short_site.http))
+    person = Person(short_site.http, admin, "event_viewer")
+    told: list[ClientError] = []
+    with Client(short_site.url) as client:
+        client.login(person.username, person.password)
+
+        def interrupted(error: ClientError, _: float) -> None:
+            told.append(error)
+            if len(told) == 3:
+                admin = bearer(log_in(short_site.http))
+                body: dict[str, Any] = {"enabled": False}
+                assert short_site.http.patch(f"/api/v1/admin/users/{person.id}", json=body, headers=admin).status_code == 200
+
+        with pytest.raises(ProblemError) as caught:
+            next(client.follow(on_interruption=interrupted))
+    assert (caught.value.status, caught.value.code) == (401, "invalid_token")
+    assert [str(error) for error in told[:3]] == [f"no answer from {short_site.url}: the stream ended"] * 3
+
+
 # Bodies that are held back.
 
 
