@@ -141,7 +141,7 @@ class MethodNotAllowed(XzeprError):
 
 
 class RequestTimeout(XzeprError):
-    """The body did not arrive in time."""
+    """The request did not arrive in time."""
 
     code = "request_timeout"
     status = 408
@@ -206,6 +206,13 @@ class ValidationTooCostly(XzeprError):
 
     code = "validation_too_costly"
     status = 422
+
+
+class HeadersTooLarge(XzeprError):
+    """The head of a request has at most 64 KiB here, and 100 lines."""
+
+    code = "headers_too_large"
+    status = 431
 
 
 class TooManyAttempts(XzeprError):

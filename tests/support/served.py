@@ -4,6 +4,7 @@ What is tested with it is what a principal may do; how one is found out is teste
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -43,7 +44,7 @@ def believe(patch: pytest.MonkeyPatch, callers: Mapping[str, Principal]) -> None
 
     def known(_: Authenticator, credential: Credential) -> Known | None:
         principal = callers.get(credential.secret)
-        return Known(principal, float("inf"), None, 0, None) if principal is not None else None
+        return Known(principal, float("inf"), None, 0, None, time.monotonic()) if principal is not None else None
 
     async def authenticate(_: Authenticator, _peer: str | None, headers: Headers, _request_id: str | None, _method: str) -> Principal:
         return callers.get(headers.get("authorization", "").removeprefix("Bearer "), Principal())

@@ -15,11 +15,11 @@ from xzepr.processes.accept import Acceptor
 class Worker:
     """What a worker has of the shared socket."""
 
-    def __init__(self, listening: socket.socket) -> None:
+    def __init__(self, listening: socket.socket, most: int = 10_000) -> None:
         self.transports: list[asyncio.BaseTransport] = []
         # As each process has a descriptor of its own.
         self.listening = listening.dup()
-        self.acceptor = Acceptor(self.listening, self._protocol, lambda: len(self.transports))
+        self.acceptor = Acceptor(self.listening, self._protocol, lambda: len(self.transports), most)
 
     def _protocol(self) -> asyncio.Protocol:
         worker = self
@@ -69,6 +69,18 @@ async def test_a_burst_is_shared_out(listening: socket.socket, number: int) -> N
     counts = [len(worker.transports) for worker in workers]
     assert max(counts) - min(counts) <= max(4, number // 10), counts
     await end(workers, clients)
+
+
+async def test_a_full_worker_leaves_the_rest_to_the_others_and_goes_on_when_some_have_gone(listening: socket.socket) -> None:
+    full, other = Worker(listening, most=20), Worker(listening, most=30)
+    clients = burst(listening, 60)
+    await until_all([full, other], 50)
+    await asyncio.sleep(0.2)
+    assert [len(worker.transports) for worker in (full, other)] == [20, 30]
+    for _ in range(10):
+        full.transports.pop().close()
+    await until_all([full, other], 50)
+    await end([full, other], clients)
 
 
 async def test_thousands_do_not_take_seconds(listening: socket.socket) -> None:

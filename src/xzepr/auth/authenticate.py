@@ -4,8 +4,10 @@
   address, a request that was forwarded by a proxy nobody named. A proxy on this machine that adds no header at all cannot be told from a local
   caller: such an installation must not set anonymous_roles.
 - A credential that does not count is 401, never anonymous.
-- One that was verified is kept in memory by its SHA-256, until it expires. At every use it is held against what ended since (`changes`): then it is
-  looked at anew. A process that has not heard of changes for a moment asks the database about each, and refuses when there is no answer.
+- One that was verified is kept in memory by its kind and SHA-256: what was sent as one kind never counts as another. At every use it is held against
+  what ended since (`changes`), and it is looked at anew then, when it has expired, and when it was kept for longer than an access token lives: what
+  ended is not remembered longer. A process that has not heard of changes for a moment asks the database about each, and refuses when there is no
+  answer.
 """
 
 import time
@@ -48,17 +50,18 @@ _FORWARDED: Final = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "
 class Known:
     """A credential that was verified. ends_at: seconds since 1970. epoch: of its user then; user_id None: no user of ours.
 
-    generation: of the signing keys that it was verified by, None for what they did not sign.
+    generation: of the signing keys that it was verified by, None for what they did not sign. since_s: when that began, by the clock of `changes`.
     """
 
-    __slots__ = ("ends_at", "epoch", "generation", "principal", "user_id")
+    __slots__ = ("ends_at", "epoch", "generation", "principal", "since_s", "user_id")
 
-    def __init__(self, principal: Principal, ends_at: float, user_id: str | None, epoch: int, generation: int | None) -> None:
+    def __init__(self, principal: Principal, ends_at: float, user_id: str | None, epoch: int, generation: int | None, since_s: float) -> None:
         self.principal = principal
         self.ends_at = ends_at
         self.user_id = user_id
         self.epoch = epoch
         self.generation = generation
+        self.since_s = since_s
 
 
 class Callers:
@@ -129,7 +132,7 @@ class Authenticator:
         self._changes = heard
         self._is_secure = is_secure(settings)
         self.uses = Uses(database)
-        self._known: OrderedDict[bytes, Known] = OrderedDict()
+        self._known: OrderedDict[tuple[str, bytes], Known] = OrderedDict()
 
     def anonymous(self, peer: str | None, headers: Headers, request_id: str | None) -> Principal:
         """The caller of a public route: where it comes from, and nothing that it brings is looked at."""
@@ -167,7 +170,7 @@ class Authenticator:
 
     def counts(self, known: Known) -> bool:
         """Whether it may be accepted at this moment without asking anybody."""
-        if known.user_id is not None and not self._changes.is_fresh():
+        if (known.user_id is not None and not self._changes.is_fresh()) or not self._changes.remembers(known.since_s):
             return False
         if known.generation is not None and known.generation != self._tokens.generation:
             return False
@@ -181,16 +184,18 @@ class Authenticator:
         return principal
 
     async def _verify(self, credential: Credential) -> Known:
+        # Before the first query: what ends after it is heard of.
+        since_s = self._changes.monotonic()
         if credential.kind == credentials.API_KEY:
-            return await self._verify_key(credential.secret)
+            return await self._verify_key(credential.secret, since_s)
         if credential.kind == credentials.SESSION:
-            return await self._verify_session(credential.secret)
+            return await self._verify_session(credential.secret, since_s)
         if self._trusted.knows(unverified_issuer(credential.secret)):
             principal, ends_at = await self._trusted.verify(credential.secret)
-            return Known(principal, ends_at, None, 0, None)
-        return await self._verify_access(credential.secret)
+            return Known(principal, ends_at, None, 0, None, since_s)
+        return await self._verify_access(credential.secret, since_s)
 
-    async def _verify_access(self, token: str) -> Known:
+    async def _verify_access(self, token: str, since_s: float) -> Known:
         generation = self._tokens.generation
         claims = self._tokens.verify(token)
         is_over = self._changes.ends(claims.user_id, claims.epoch, claims.family_id)
@@ -206,9 +211,9 @@ class Authenticator:
             how=claims.how,
             family_id=claims.family_id,
         )
-        return Known(principal, claims.expires_at, claims.user_id, claims.epoch, generation)
+        return Known(principal, claims.expires_at, claims.user_id, claims.epoch, generation, since_s)
 
-    async def _verify_key(self, key: str) -> Known:
+    async def _verify_key(self, key: str, since_s: float) -> Known:
         """With its owner as of now, so that nothing that was heard later is missed: the epoch says how old that is."""
         async with self._database.connection() as connection:
             row = await connection.fetchrow(queries["find_api_key"], digest(key))
@@ -227,16 +232,16 @@ class Authenticator:
             event_receiver_ids=frozenset(receiver_ids) if receiver_ids is not None else None,
             key_id=row["id"],
         )
-        return Known(principal, ends_at, row["user_id"], row["auth_epoch"], None)
+        return Known(principal, ends_at, row["user_id"], row["auth_epoch"], None, since_s)
 
-    async def _verify_session(self, token: str) -> Known:
+    async def _verify_session(self, token: str, since_s: float) -> Known:
         async with self._database.connection() as connection:
             row = await find_session(connection, digest(token), clock.now())
         if row is None:
             raise InvalidToken("the session is over; log in again")
         roles = frozenset(Role(role) for role in row["roles"])
         principal = Principal(id=UserId(row["user_id"]), name=row["username"], roles=roles, how=How.BROWSER, family_id=FamilyId(row["family_id"]))
-        return Known(principal, row["expires_at"].timestamp(), row["user_id"], row["auth_epoch"], None)
+        return Known(principal, row["expires_at"].timestamp(), row["user_id"], row["auth_epoch"], None, since_s)
 
     def _keep(self, credential: Credential, known: Known) -> None:
         name = _name(credential)
@@ -246,9 +251,9 @@ class Authenticator:
             self._known.popitem(last=False)
 
 
-def _name(credential: Credential) -> bytes:
-    """Under which it is kept: never the secret itself."""
-    return digest(credential.secret)
+def _name(credential: Credential) -> tuple[str, bytes]:
+    """Under which it is kept: never the secret itself. The token of a session is none in another place, where no CSRF token is asked for."""
+    return credential.kind, digest(credential.secret)
 
 
 def _was_forwarded(headers: Headers) -> bool:

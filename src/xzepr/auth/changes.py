@@ -3,7 +3,8 @@
 Whoever disables a user, changes a password or a role, ends a login or revokes a key writes a row of `auth_changes` in the same transaction. Each
 process reads the rows of the last thirty seconds four times a second, by the database's clock: a transaction that commits late is still seen. A
 process that has not been able to read for FRESH_S knows nothing for certain: it asks the database about each credential, and refuses when it gets
-no answer. Source: DESIGN §9.
+no answer. What ended is forgotten when no access token lives that it could end; what was found out about a credential before that is worth nothing
+any more (remembers()). Source: DESIGN §9.
 """
 
 import asyncio
@@ -47,11 +48,12 @@ async def tell(connection: Connection, kind: str, subject: str, epoch: int | Non
 
 class Changes:
     """What one process has heard. database: for this alone; longest_token_s: of an access token, leeway included: what ended before ends none that
-    still lives."""
+    still lives. monotonic: seconds that only rise."""
 
-    def __init__(self, database: Database, longest_token_s: float) -> None:
+    def __init__(self, database: Database, longest_token_s: float, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._database = database
         self._longest_token_s = longest_token_s
+        self.monotonic = monotonic
         self._epochs: dict[str, int] = {}
         # When this process heard of it.
         self._ended: dict[str, float] = {}
@@ -68,7 +70,11 @@ class Changes:
 
     def is_fresh(self) -> bool:
         """Whether what this process knows is good enough to accept by."""
-        return self._asked_at_s is not None and time.monotonic() - self._asked_at_s < FRESH_S
+        return self._asked_at_s is not None and self.monotonic() - self._asked_at_s < FRESH_S
+
+    def remembers(self, since_s: float) -> bool:
+        """Whether all that ended after this moment, by `monotonic`, is still known here: ends() tells nothing of a credential looked at earlier."""
+        return self.monotonic() - since_s < self._longest_token_s
 
     def ends(self, user_id: str | None, epoch: int, family_id: str | None, key_id: str | None = None) -> bool:
         """Whether a credential of this user, made in this epoch, by this login or as this key, is over."""
@@ -100,7 +106,7 @@ class Changes:
                 self._is_away = False
 
     async def _read(self) -> None:
-        asked_at_s = time.monotonic()
+        asked_at_s = self.monotonic()
         # After a pause everything since the last answer, and always as far back as a slow commit.
         back_s = self._longest_token_s + SLOW_COMMIT_S if self._asked_at_s is None else asked_at_s - self._asked_at_s + SLOW_COMMIT_S
         async with asyncio.timeout(POLL_TIMEOUT_S if self._asked_at_s is not None else None), self._database.connection() as connection:
@@ -113,7 +119,7 @@ class Changes:
         self._forget_old(asked_at_s)
 
     def _forget_old(self, now_s: float) -> None:
-        """Logins that ended so long ago that no token of theirs lives."""
+        """Logins and keys that ended so long ago that no token of theirs lives, and nobody believes what was found out about them before."""
         oldest_s = now_s - self._longest_token_s - 2 * SLOW_COMMIT_S
         while self._ended and next(iter(self._ended.values())) < oldest_s:
             del self._ended[next(iter(self._ended))]
@@ -123,7 +129,7 @@ class Changes:
             assert epoch is not None
             self._epochs[subject] = max(self._epochs.get(subject, 0), epoch)
         elif kind in (FAMILY, API_KEY):
-            self._ended.setdefault(subject, time.monotonic())
+            self._ended.setdefault(subject, self.monotonic())
         for listener in self._listeners.get(kind, ()):
             listener(subject)
 

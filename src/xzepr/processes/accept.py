@@ -4,6 +4,9 @@ Connections are kept for long, and whoever took one answers its requests. A work
 can end with every connection of a client's pool while its neighbours idle. So after each turn a worker leaves the socket to the others for a moment,
 unless it has next to nothing; the one with fewer connections is back sooner or takes them meanwhile. Nobody waits for this but a burst: what comes to
 a worker at rest is taken at once.
+
+A worker that has as many connections as it may leaves the socket to the others until some have gone. What none of them takes waits in the system's
+queue: connections that say nothing are closed within seconds, and an error at once would make impatient clients of patient ones.
 """
 
 import asyncio
@@ -24,17 +27,21 @@ PAUSE_S: Final = 0.001
 STEP: Final = 16
 # Without descriptors or memory: until somebody has let go of some.
 SHORTAGE_S: Final = 1.0
+# With as many as there may be.
+FULL_S: Final = 0.05
 _SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Acceptor:
-    """Begins at once. make_protocol: of one connection; count: of connections that are open in this process."""
+    """Begins at once. make_protocol: of one connection; count: of connections that are open in this process; most: how many that may be."""
 
-    def __init__(self, listening: socket.socket, make_protocol: Callable[[], asyncio.Protocol], count: Callable[[], int]) -> None:
+    def __init__(self, listening: socket.socket, make_protocol: Callable[[], asyncio.Protocol], count: Callable[[], int], most: int) -> None:
         listening.setblocking(False)
         self._listening = listening
         self._make_protocol = make_protocol
         self._count = count
+        self._most = most
+        self._is_full = False
         self._loop = asyncio.get_running_loop()
         self._beginning: set[asyncio.Task[Any]] = set()
         self._pause: asyncio.TimerHandle | None = None
@@ -57,7 +64,14 @@ class Acceptor:
     def _take(self) -> None:
         """Some wait, or did: a neighbour may have taken them."""
         have = self._count() + len(self._beginning)
-        for _ in range(1 + have // STEP):
+        if have >= self._most:
+            if not self._is_full:
+                log.warning("accept.full", connections=have)
+            self._is_full = True
+            self._leave_for(FULL_S)
+            return
+        self._is_full = False
+        for _ in range(min(1 + have // STEP, self._most - have)):
             try:
                 connection, _address = self._listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):

@@ -2,6 +2,7 @@
 stream are let go (they resume by their position), then it ends."""
 
 import asyncio
+import resource
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -20,21 +21,25 @@ from xzepr.web.hot import HotProtocol
 # An open request may take this long to be answered after SIGTERM.
 DRAIN_S: Final = 20
 KEEP_ALIVE_S: Final = 75
+# Of files that a process may have open: for all that is no connection of a client.
+OTHER_FILES: Final = 100
 
 
 class _Server(uvicorn.Server):
     """uvicorn, told what to do at the beginning and the end."""
 
-    def __init__(self, config: uvicorn.Config, house: House, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, house: House, ready: Callable[[], None], connections_max: int) -> None:
         super().__init__(config)
         self._house = house
         self._ready = ready
+        self._connections_max = connections_max
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup([])
         if self.started:
             for listening in sockets or ():
-                self.servers.append(Acceptor(listening, self._protocol, lambda: len(self.server_state.connections)))  # type: ignore[arg-type]
+                acceptor = Acceptor(listening, self._protocol, lambda: len(self.server_state.connections), self._connections_max)
+                self.servers.append(acceptor)  # type: ignore[arg-type]
             self._ready()
 
     def _protocol(self) -> asyncio.Protocol:
@@ -47,6 +52,12 @@ class _Server(uvicorn.Server):
         # Followers would hold the drain up until its end.
         self._house.tail.closed.set()
         super().handle_exit(sig, frame)
+
+
+def _files_max() -> int:
+    """As many as the system lets this process open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft != resource.RLIM_INFINITY else 1 << 31
 
 
 def run_web(orders: Orders, settings: Settings, ready: Callable[[], None]) -> int:
@@ -67,7 +78,9 @@ def run_web(orders: Orders, settings: Settings, ready: Callable[[], None]) -> in
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=DRAIN_S,
     )
-    server = _Server(config, house, ready)
+    # Clients must not use up the files that the database needs.
+    clients_max = max(1, min(settings.server.max_connections, _files_max() - OTHER_FILES - orders.connections_max))
+    server = _Server(config, house, ready, clients_max)
     listening = socket.socket(fileno=orders.listen_fd)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(server.serve(sockets=[listening]))

@@ -34,6 +34,7 @@ class Server(_Section, frozen=True):
     enable_https: Annotated[bool, _about("Speak TLS (needs the section tls). Not there yet: stops the start.")] = False
     workers: Annotated[Literal["auto"] | Annotated[int, Meta(ge=1, le=64)], _about("Web processes; auto: one a core, at most 8.")] = "auto"
     request_timeout_seconds: Annotated[float, _about("Seconds in which a request's body must have arrived.", gt=0, le=3600)] = 30.0
+    max_connections: Annotated[int, _about("Connections of clients to each web process; more wait until some have gone.", ge=16, le=1_000_000)] = 4096
     trusted_proxies: Annotated[list[str], _about("Addresses or networks of proxies whose X-Forwarded-For counts.")] = []
     allowed_hosts: Annotated[list[str], _about("Host names this server answers for, besides localhost and its own address; *: any.")] = []
     dialect: Annotated[Literal["xzepr", "epr"], _about("Whose contract the root speaks.")] = "xzepr"

@@ -105,11 +105,12 @@ class Tail:
         is_whole = len(messages) == len(chosen) < PAGE_MESSAGES_MAX
         return [message for message in messages if wanted(message)], walk["last"] if is_whole else messages[-1].position
 
-    async def wait(self, after: int, seconds: float) -> None:
-        """Until there is something behind the position, the process is closing, or the time is over."""
+    async def wait(self, after: int, seconds: float) -> bool:
+        """Until there is something behind the position, the process is closing, or the time is over. Whether there is something."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds), self._more:
                 await self._more.wait_for(lambda: self._newest > after or self.closed.is_set())
+        return self._newest > after
 
     def require_room(self, reader: str | None) -> None:
         """Raises TooManyReaders when this principal follows often enough here."""

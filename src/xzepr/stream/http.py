@@ -1,8 +1,12 @@
-"""`GET /api/v1/stream`: the live stream as server-sent events. Resumes without holes by `Last-Event-ID`."""
+"""`GET /api/v1/stream`: the live stream as server-sent events. Resumes without holes by `Last-Event-ID`.
+
+A stream lives as long as a request with its credential would be answered. When that has expired, was revoked, or lost the permission, the answer ends
+within a second, and whoever comes again with it is told why. While it cannot be found out, no message is sent.
+"""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Final
 
 import msgspec
@@ -11,7 +15,7 @@ from starlette.responses import StreamingResponse
 
 from xzepr.auth.permissions import Permission
 from xzepr.db.queries import Queries
-from xzepr.errors import InvalidInput, PositionExpired, TooManyReaders, Unavailable
+from xzepr.errors import InvalidInput, PermissionDenied, PositionExpired, TooManyReaders, Unauthenticated, Unavailable
 from xzepr.house import House
 from xzepr.ids import EventReceiverId
 from xzepr.stream.filter import Filter
@@ -25,6 +29,10 @@ queries = Queries("xzepr.stream")
 HEARTBEAT_S: Final = 15.0
 # Behind a look that found nothing that is wanted, so that a reader who wants little of a long stream leaves time to the others.
 WALK_PAUSE_S: Final = 0.01
+# How often it is looked whether the credential still counts. That is done in memory, unless something ended it.
+ASK_INTERVAL_S: Final = 0.5
+# The database may be away; readers are to hear something meanwhile.
+ASK_TIMEOUT_S: Final = 5.0
 _POSITION_MAX: Final = (1 << 63) - 1
 
 
@@ -52,7 +60,8 @@ async def follow_stream(call: Call[House]) -> StreamingResponse:
     after = await tail.start_of(_last_event_id(call.headers.get("last-event-id")) if "last-event-id" in call.headers else query.after)
     # X-Accel-Buffering: a proxy of the nginx family would hold the stream back otherwise.
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_frames(tail, after, wanted, reader), media_type="text/event-stream", headers=headers)
+    frames = _frames(tail, after, wanted, call.ask_again, reader)
+    return StreamingResponse(frames, media_type="text/event-stream", headers=headers)
 
 
 def _last_event_id(text: str | None) -> int:
@@ -61,22 +70,32 @@ def _last_event_id(text: str | None) -> int:
     return int(text)
 
 
-async def _frames(tail: Tail, after: int, wanted: Filter, reader: str | None = None) -> AsyncIterator[bytes]:
-    """Messages behind the position, in order, until the client goes, the process closes, or the stream was trimmed in front of the reader.
+async def _frames(
+    tail: Tail, after: int, wanted: Filter, ask_again: Callable[[], Awaitable[object]], reader: str | None = None
+) -> AsyncIterator[bytes]:
+    """Messages behind the position, in order, until the client goes, the process closes, the credential no longer counts, or the stream was trimmed
+    in front of the reader.
 
-    The answer then just ends: the reader resumes where it was, and is answered 410.
+    The answer then just ends: the reader resumes where it was, and is answered 401, 403 or 410.
     """
     async with tail.following(reader):
         # At once, so that a reader that is cut before its first message still resumes from here.
         yield _mark(after)
-        marked_at_s = time.monotonic()
+        marked_at_s = asked_at_s = time.monotonic()
+        is_more = True
         while not tail.closed.is_set():
+            messages: list[Message] = []
+            looked_to = after
             try:
-                messages, looked_to = await tail.read_wanted(after, wanted)
-            except Unavailable:
+                if time.monotonic() - asked_at_s >= ASK_INTERVAL_S:
+                    async with asyncio.timeout(ASK_TIMEOUT_S):
+                        await ask_again()
+                    asked_at_s = time.monotonic()
+                if is_more:
+                    messages, looked_to = await tail.read_wanted(after, wanted)
+            except (Unavailable, TimeoutError):
                 await tail.wait(_POSITION_MAX, RETRY_INTERVAL_S)
-                messages, looked_to = [], after
-            except PositionExpired:
+            except (PositionExpired, Unauthenticated, PermissionDenied):
                 return
             if messages:
                 yield b"".join([_frame(message) for message in messages])
@@ -86,10 +105,12 @@ async def _frames(tail: Tail, after: int, wanted: Filter, reader: str | None = N
             if looked_to > after:
                 after = looked_to
             else:
-                await tail.wait(after, max(HEARTBEAT_S - (time.monotonic() - marked_at_s), 0.01))
+                is_more = await tail.wait(after, min(max(HEARTBEAT_S - (time.monotonic() - marked_at_s), 0.01), ASK_INTERVAL_S))
             if time.monotonic() - marked_at_s >= HEARTBEAT_S:
                 yield _mark(after)
                 marked_at_s = time.monotonic()
+                # What was missed, if ever that happens, is not missed for longer.
+                is_more = True
 
 
 def _mark(position: int) -> bytes:
@@ -140,8 +161,9 @@ ROUTES = (
         summary="Follow the stream as server-sent events",
         description=(
             "`id:` is the position, `event:` the message's type, `data:` its envelope. Resume with `Last-Event-ID`, or begin behind `after`; "
-            "with neither it begins now. Every 15 s without a message an `id:` without data tells how far the reader is. One principal follows at "
-            "most 100 times in a process; then 429."
+            "with neither it begins now. Every 15 s without a message an `id:` without data tells how far the reader is. The stream ends within a "
+            "second when its credential expires, is revoked or loses the permission; resuming with it is then answered 401 or 403. One principal follows "
+            "at most 100 times in a process; then 429."
         ),
         problems=(PositionExpired, TooManyReaders),
     ),

@@ -1,13 +1,16 @@
 """From the routing table to an ASGI application: the way of a request through a door.
 
 Method, principal, permission, path, query, body, handler, answer: in this order, so that nobody learns by a body's faults what they may not
-do. Whatever is raised on the way becomes a problem answer in middleware.Doorway. Rate limits belong between principal and permission (a caller that
-is refused counts too): the place is marked in _Door.
+do. When a body was long on its way principal and permission are found out once more: the credential may have ended meanwhile. Whatever is raised on
+the way becomes a problem answer in middleware.Doorway. Rate limits belong between principal and permission (a caller that is refused counts too): the
+place is marked in _Door.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from hashlib import sha256
 from typing import Any, Final, NoReturn, Protocol
 
@@ -46,6 +49,9 @@ from xzepr.web.routes import Form, Route, require_complete
 BASE: Final = "/api/v1"
 # The same contract under a name that stays when the EPR dialect takes the root.
 ALIAS: Final = "/xzepr/api/v1"
+
+# A body that is there by then leaves no time to hear of anything.
+PROMPT_S: Final = 0.1
 
 _encode = msgspec.json.Encoder().encode
 
@@ -119,22 +125,30 @@ class _Door:
         route = self._methods.get("GET" if request.method == "HEAD" else request.method)
         if route is None:
             raise MethodNotAllowed(f"this address takes {self._allow}", extra={"allow": self._allow})
-        peer = request.client.host if request.client else None
-        who = (peer, request.headers, request.state.request_id)
         principal: Principal | None = None
         try:
-            # Of a public route nobody is asked: what does not count any more must not stand in the way of a new login.
-            principal = self._authenticator.anonymous(*who) if route.is_public else await self._authenticator.authenticate(*who, request.method)
+            principal = await self._find_out(request, route)
             # Rate limits: here.
             route.require(principal)
             return await self._allowed(request, route, principal)
         except (PermissionDenied, Unauthenticated):
-            principal = principal or self._authenticator.anonymous(*who)
+            principal = principal or self._authenticator.anonymous(*_origin(request))
             # Logins and posts to a receiver that the caller may not post to have rows of their own.
             is_post = Permission.EVENT_CREATE in route.permissions and Permission.EVENT_CREATE in principal.permissions
             if not route.is_public and not is_post:
                 self._house.denials.note(principal, Act.ACCESS_DENIED, None, {"route": route.path, "method": route.method})
             raise
+
+    async def _find_out(self, request: Request, route: Route) -> Principal:
+        # Of a public route nobody is asked: what does not count any more must not stand in the way of a new login.
+        if route.is_public:
+            return self._authenticator.anonymous(*_origin(request))
+        return await self._authenticator.authenticate(*_origin(request), request.method)
+
+    async def _ask_again(self, request: Request, route: Route) -> Principal:
+        principal = await self._find_out(request, route)
+        route.require(principal)
+        return principal
 
     async def _allowed(self, request: Request, route: Route, principal: Principal) -> Response:
         """What the route answers to a principal that has its permissions; it may still not be the owner."""
@@ -143,7 +157,10 @@ class _Door:
         raw_body, body, tree = b"", None, None
         if route.takes_body:
             form = _form_of(route, request)
+            began_s = time.monotonic()
             raw_body = await self._read_body(request, self._batch_max_bytes if form is not None and form.large else self._body_max_bytes)
+            if time.monotonic() - began_s >= PROMPT_S:
+                principal = await self._ask_again(request, route)
             if form is not None:
                 body = await form.read(raw_body, request.headers)
             else:
@@ -161,6 +178,7 @@ class _Door:
             request_id=request.state.request_id,
             traceparent=traceparent_of(request.headers),
             request=request,
+            ask_again=partial(self._ask_again, request, route),
             claim=await self._claim(route, path, principal, request, raw_body),
         )
         answer = await (_once(route, call, call.claim) if call.claim is not None else route.handler(call))
@@ -233,6 +251,11 @@ class _Static(StaticFiles):
             raise NotFound("there is no such file") from None
         response.headers["Cache-Control"] = "no-cache"
         return response
+
+
+def _origin(request: Request) -> tuple[str | None, Headers, str]:
+    """The peer's address, None for a Unix socket; what it sent; and the id of the request."""
+    return request.client.host if request.client else None, request.headers, request.state.request_id
 
 
 def _too_large(max_bytes: int) -> BodyTooLarge:

@@ -1,7 +1,7 @@
 """One request, parsed, as a handler sees it; and what a handler gives back."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
@@ -25,6 +25,7 @@ class Call(Generic[HouseT]):
 
     raw_body: the bytes as sent; tree: the whole body decoded to Python objects, for what is checked by value and kept as text.
     traceparent: only if it is well formed, None otherwise. claim: of an Idempotency-Key, to be taken in the act's own transaction.
+    ask_again: for what goes on for long: who asks, found out as if the request came now; raises what would be answered then.
     """
 
     house: HouseT
@@ -38,6 +39,7 @@ class Call(Generic[HouseT]):
     request_id: str
     traceparent: str | None
     request: Request
+    ask_again: Callable[[], Awaitable[Principal]]
     claim: Claim | None = None
 
 

@@ -9,6 +9,10 @@ id, the headers of an answer. tests/integration/test_hot.py compares the two.
 
 States of a connection: at rest; held (headers seen, body not whole yet, this lasts no longer than one data_received); taken (the hot route will
 answer); ordinary (uvicorn's). A connection that is lost while it is taken loses its answer, not its event.
+
+What no door sees is bounded here, for the ordinary way as well: the bytes and the lines of a head (431), whatever else moves no request on (chunk
+extensions, trailers, empty lines), and the time until a head is whole, which a new connection does not have for ever either (408 where something
+came). Headers behind a body are none: a proxy that lets them through vouches only for those in front of it.
 """
 
 import asyncio
@@ -25,7 +29,7 @@ from xzepr import ids
 from xzepr.auth.authenticate import Authenticator, Known
 from xzepr.auth.credentials import API_KEY, Credential, of_authorization
 from xzepr.auth.principal import Principal
-from xzepr.errors import UnknownHost, XzeprError
+from xzepr.errors import HeadersTooLarge, RequestTimeout, UnknownHost, XzeprError
 from xzepr.ids import MessageId
 from xzepr.web.call import traceparent_of
 from xzepr.web.middleware import Doorway, is_request_id
@@ -39,6 +43,12 @@ _PLAIN_HEADERS: Final = frozenset(
     | {b"traceparent", b"tracestate", b"date", b"authorization", b"x-api-key"}
 )
 HOSTS_KEPT_MAX: Final = 1_000
+# A request line and its headers.
+HEAD_MAX_BYTES: Final = 64 * 1024
+HEADERS_MAX: Final = 100
+# From the beginning of a connection, later from the first piece of a head.
+HEAD_S: Final = 15.0
+INSTANCE_MAX_CHARS: Final = 2_000
 
 RawHeaders = list[tuple[bytes, bytes]]
 # What a hot route gives back: the id of what was made; an error; None: the ordinary way must look at it, nothing was done.
@@ -119,10 +129,12 @@ class HotRoute:
             made,
         )
 
-    def refused(self, error: Exception, request_id: str, scheme: str, default_headers: list[tuple[bytes, bytes]]) -> bytes:
-        """The problem answer of the ordinary door."""
+    def refused(
+        self, error: Exception, request_id: str, scheme: str, default_headers: list[tuple[bytes, bytes]], instance: str | None = None
+    ) -> bytes:
+        """The problem answer of the ordinary door. instance: None for this route."""
         make = problem_answer if isinstance(error, XzeprError) else unknown_error_answer
-        response = make(error, instance=self.instance, request_id=request_id)  # type: ignore[arg-type]
+        response = make(error, instance=instance or self.instance, request_id=request_id)  # type: ignore[arg-type]
         headers = [*default_headers, *self._doorway.plain_headers(scheme), *response.raw_headers, (b"x-request-id", request_id.encode())]
         return STATUS_LINE[response.status_code] + _lines(headers) + b"\r\n" + bytes(response.body)
 
@@ -163,14 +175,27 @@ class HotProtocol(HttpToolsProtocol):
         self._known: Known | None = None
         self._at_rest_since_s = 0.0
         self._rest_timer: asyncio.TimerHandle | None = None
+        self.url = b""
+        self._is_head = False
+        self._heads = 0
+        # Whether the last bytes finished anything: a head, a piece of a body, a request. How many did not since then, and how many more, at most, the
+        # head that is not whole yet may have.
+        self._has_moved = False
+        self._idle_bytes = 0
+        self._tail_bytes = 0
+        self._fed_bytes = 0
+        self._refusal: HeadersTooLarge | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """From asyncio, once."""
         super().connection_made(transport)
         self._anonymous = self._hot.anonymous(self.client)
+        self._head_timer = self.loop.call_later(HEAD_S, self._end_without_head, 0)
 
     def on_message_begin(self) -> None:
         """From the parser: without what only the ordinary way needs."""
+        self._is_head = True
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
@@ -178,6 +203,8 @@ class HotProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """From asyncio: maybe a part of a request, maybe several."""
+        self._has_moved = False
+        self._fed_bytes = self._idle_bytes + len(data)
         super().data_received(data)
         if self._held is not None:
             # The rest may take its time: the ordinary door has the patience, and the limit of it.
@@ -187,9 +214,35 @@ class HotProtocol(HttpToolsProtocol):
                 super().on_headers_complete()
                 for piece in held:
                     super().on_body(piece)
+        if self._has_moved:
+            self._idle_bytes, self._tail_bytes = 0, len(data) if self._is_head else 0
+        else:
+            self._idle_bytes = self._fed_bytes
+        if self._idle_bytes > HEAD_MAX_BYTES:
+            self._refuse(HeadersTooLarge())
+        elif self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
+            # What is left of a body that was answered before its end has the time that nothing at all would have.
+            seconds = self.timeout_keep_alive if self._has_moved else HEAD_S
+            self._head_timer = self.loop.call_later(seconds, self._end_without_head, self._heads)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """From the parser: also for what follows behind a body in chunks."""
+        if self._is_head:
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """From the parser: here the two ways part."""
+        """From the parser: here the two ways part. Raises HeadersTooLarge, by which the parser stops."""
+        self._is_head = False
+        self._has_moved = True
+        self._heads += 1
+        # What came in few bytes is short.
+        may_be_large = self._fed_bytes + self._tail_bytes > HEAD_MAX_BYTES
+        if len(self.headers) > HEADERS_MAX or (may_be_large and self._head_bytes() > HEAD_MAX_BYTES):
+            self._refusal = HeadersTooLarge()
+            raise self._refusal
         if self._is_plain():
             self._held = []
         else:
@@ -198,6 +251,7 @@ class HotProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """From the parser."""
+        self._has_moved = True
         if self._held is None:
             super().on_body(body)
         else:
@@ -205,6 +259,7 @@ class HotProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """From the parser: the request is whole."""
+        self._has_moved = True
         held, self._held = self._held, None
         if held is None:
             super().on_message_complete()
@@ -320,9 +375,39 @@ class HotProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """From asyncio, once."""
         super().connection_lost(exc)
-        if self._rest_timer is not None:
-            self._rest_timer.cancel()
-            self._rest_timer = None
+        for timer in (self._rest_timer, self._head_timer):
+            if timer is not None:
+                timer.cancel()
+        self._rest_timer = self._head_timer = None
+
+    def send_400_response(self, msg: str) -> None:
+        """From uvicorn, when the parser has stopped."""
+        if self._refusal is not None:
+            self._refuse(self._refusal)
+        else:
+            super().send_400_response(msg)
+
+    def _head_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _end_without_head(self, heads: int) -> None:
+        """Unless there was a request since there were so many."""
+        self._head_timer = None
+        if self._heads == heads:
+            self._refuse(RequestTimeout(f"the head of the request did not arrive within {HEAD_S:g} s") if self._idle_bytes else None)
+        elif self._idle_bytes:
+            self._head_timer = self.loop.call_later(HEAD_S, self._end_without_head, self._heads)
+
+    def _refuse(self, error: XzeprError | None) -> None:
+        """The end of the connection, with a word where it cannot be taken for an answer to an earlier request."""
+        if self.transport.is_closing():
+            return
+        if error is not None and (self.cycle is None or self.cycle.response_complete):
+            path = self.url.partition(b"?")[0]
+            instance = path.decode() if path.isascii() and 0 < len(path) <= INSTANCE_MAX_CHARS else "/"
+            scheme, default_headers = self.scheme or "http", self.server_state.default_headers
+            self.transport.write(self._hot.refused(error, ids.mint(MessageId), scheme, default_headers, instance))
+        self.transport.close()
 
     def _start_ordinary(self, headers: RawHeaders, body: bytes, taken: _Taken | None = None) -> None:
         """The request, whole, as uvicorn would have begun it. taken: in whose place; requests behind it go on waiting for it."""

@@ -56,6 +56,7 @@ _ABOUT: Final = """Rules for every address:
 - JSON must survive being stored: no duplicate members, no lone surrogates, UTF-8, no number beyond a double's range written with an exponent, no
   integer of more than 1,000 digits, at most 128 levels. Everything else in a payload or schema comes back as it was sent.
 - `X-Request-ID` (1 to 128 printable ASCII characters without space) is taken and echoed; without one the server makes one. `traceparent` is honoured.
+- A head has at most 64 KiB and 100 lines (431 `headers_too_large`), and must have arrived within 15 seconds (408); both close the connection.
 - What the HTTP parser itself refuses (400, 414, 431, 501, 505) may be plain text; the connection then closes.
 """
 _TAGS: Final = {

@@ -11,7 +11,17 @@ import msgspec
 import structlog
 from starlette.responses import Response
 
-from xzepr.errors import InvalidToken, MethodNotAllowed, RequestTimeout, TooManyAttempts, TooManyReaders, Unauthenticated, Unavailable, XzeprError
+from xzepr.errors import (
+    HeadersTooLarge,
+    InvalidToken,
+    MethodNotAllowed,
+    RequestTimeout,
+    TooManyAttempts,
+    TooManyReaders,
+    Unauthenticated,
+    Unavailable,
+    XzeprError,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -88,7 +98,7 @@ def _headers_of(error: XzeprError) -> Mapping[str, str]:
         return {"Retry-After": str(error.extra.get("retry_after", RETRY_AFTER_S))}
     if isinstance(error, MethodNotAllowed):
         return {"Allow": str(error.extra.get("allow", ""))}
-    if isinstance(error, RequestTimeout):
-        # The rest of the body may still come; it must not be taken for the next request.
+    if isinstance(error, RequestTimeout | HeadersTooLarge):
+        # The rest may still come; it must not be taken for the next request.
         return {"Connection": "close"}
     return {}

@@ -33,6 +33,9 @@ sent is 400: duplicate members, NUL (`\\u0000`), lone surrogates, invalid UTF-8,
 more than 1,000 digits, more than 128 levels. All else in a `payload` or `schema` comes back exactly as sent, less the white space outside of
 texts.
 
+**Heads.** The request line and the headers have at most 64 KiB, and 100 lines (431 `headers_too_large`), and must have arrived 15 seconds after the
+first of them, or after the beginning of the connection (408). Both close the connection. Headers behind a body in chunks are ignored.
+
 **Ids** are ULIDs: 26 characters of 0-9 and A-Z without I, L, O, U. Lower case is accepted; anything else is 400 `invalid_id`.
 
 **Times** are RFC 3339 in UTC with `Z` and six digits of a second: `2026-11-25T08:00:00.123000Z`. In a query any zone may stand.
@@ -97,7 +100,8 @@ ADVICE: Final = {
     "foreign_origin": "Add the page's origin to `security.cors.allowed_origins`, if it is yours.",
     "not_found": "Check the id; what was deleted is not found either.",
     "method_not_allowed": "Use a method that `Allow` names.",
-    "request_timeout": "Send the body faster, or raise `server.request_timeout_seconds`.",
+    "request_timeout": "Send faster, or raise `server.request_timeout_seconds`, which is for bodies.",
+    "headers_too_large": "Send fewer and shorter headers; cookies of other sites on the same host may be among them.",
     "in_flight": "Ask again in a while with the same key: the first request then has its answer.",
     "too_many_attempts": "Wait as long as `Retry-After` says.",
     "too_many_readers": "End some of the readers of this principal, or let them share one.",
