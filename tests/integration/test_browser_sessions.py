@@ -110,7 +110,9 @@ async def test_a_session_that_was_ended_is_dead_in_every_process_within_a_second
             assert (await each.post(RECEIVERS, json=RECEIVER, headers=cookie)).status_code == 401
 
 
-async def test_a_page_that_is_refused_is_counted_for_the_user_whose_session_it_used(site: Site, alice: httpx2.AsyncClient, idp: ScriptedProvider) -> None:
+async def test_a_page_that_is_refused_is_counted_for_the_user_whose_session_it_used(
+    site: Site, alice: httpx2.AsyncClient, idp: ScriptedProvider
+) -> None:
     for path in (RECEIVERS, RECEIVERS, "/api/v1/events"):
         assert (await alice.post(path, json={})).status_code == 403
     told = [(*who, details["route"], details["count"]) for *who, details in await denials(site)]

@@ -93,7 +93,11 @@ async def test_a_token_of_a_trusted_issuer_at_the_door(ci: Ci, database: Databas
     assert (await ci.http.post("/api/v1/events", json=event(ci.other), headers=ci.token(job="any"))).status_code == 201
     await require_restricted(ci)
     await asyncio.to_thread(ci.running.stop)
-    rows = [(row["act"], row["outcome"], row["actor_id"], row["actor_kind"], row["object_id"]) for row in await rows_of(database) if row["actor_id"] == who]
+    rows = [
+        (row["act"], row["outcome"], row["actor_id"], row["actor_kind"], row["object_id"])
+        for row in await rows_of(database)
+        if row["actor_id"] == who
+    ]
     assert {row[3] for row in rows} == {"trusted_issuer"}
     assert {row[0] for row in rows} == {"receiver.create", "event.post_refused", "access.denied"}
     assert ("event.post_refused", "denied", who, "trusted_issuer", ci.other) in rows

@@ -230,7 +230,9 @@ def _bootstrap(settings: Settings) -> Iterator[Finding]:
     try:
         msgspec.convert(first.username, Username)
     except msgspec.ValidationError:
-        yield Finding("auth.bootstrap_admin.username", "must be 1 to 100 characters without control characters, and begin and end with no white space")
+        yield Finding(
+            "auth.bootstrap_admin.username", "must be 1 to 100 characters without control characters, and begin and end with no white space"
+        )
     if first.password is not None:
         # The list of passwords that are guessed first takes a moment to load.
         from xzepr.auth.passwords import fault_of
