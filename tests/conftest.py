@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 import httpx2
 import pytest
+import structlog
 
 from support import servers
 from support.installation import Installation, installation
@@ -41,6 +42,15 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         report.outcome = "failed"
         report.longrepr = f"skipped, and CI needs every part: {report.longrepr}"
     return report
+
+
+@pytest.fixture(autouse=True)
+def loggers_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A command that runs in this process configures the log; loggers that it would keep could not be listened to by the tests after it."""
+    configure = structlog.configure
+    monkeypatch.setattr(structlog, "configure", lambda **given: configure(**{**given, "cache_logger_on_first_use": False}))
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

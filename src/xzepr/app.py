@@ -68,7 +68,7 @@ def build_house(settings: Settings, *, connections_min: int, connections_max: in
     recorder = Recorder(database, Receivers(database), checker, Bell(database), denials)
     keys = SigningKeys.of(settings)
     tokens, trusted, passwords = AccessTokens(settings, keys), TrustedIssuers(settings), Passwords()
-    logins = Logins(settings, database, tokens, passwords)
+    logins = Logins(settings, database, tokens, passwords, denials)
     tail = Tail(database)
     # What is kept in memory and changed elsewhere.
     recorder.receivers.listen(heard)

@@ -29,7 +29,7 @@ from xzepr.auth import browser as sessions
 from xzepr.auth import issuer_keys, oidc, outside, provider
 from xzepr.auth.opaque import digest, new_secret
 from xzepr.auth.permissions import Role
-from xzepr.auth.principal import How
+from xzepr.auth.principal import How, Principal
 from xzepr.auth.provider_users import user_of_provider
 from xzepr.db.pool import Database
 from xzepr.errors import InvalidInput, PermissionDenied
@@ -923,12 +923,12 @@ def test_a_csrf_token_belongs_to_its_session() -> None:
     token = new_secret()
     good = Headers({"X-CSRF-Token": sessions.csrf_token_of(token)})
     for method in ("POST", "PUT", "PATCH", "DELETE"):
-        sessions.require_csrf(good, token, method)
+        sessions.require_csrf(good, token, method, Principal())
         for bad in (Headers({}), Headers({"X-CSRF-Token": token}), Headers({"X-CSRF-Token": sessions.csrf_token_of(new_secret())})):
             with pytest.raises(PermissionDenied):
-                sessions.require_csrf(bad, token, method)
+                sessions.require_csrf(bad, token, method, Principal())
     for method in ("GET", "HEAD", "OPTIONS"):
-        sessions.require_csrf(Headers({}), token, method)
+        sessions.require_csrf(Headers({}), token, method, Principal())
     assert token not in sessions.csrf_token_of(token)
 
 

@@ -82,7 +82,7 @@ def run(home: Home, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_config_show_prints_every_value_with_its_source_and_no_secret(home: Home, run: Any) -> None:
-    home.write(DEVELOPMENT, {"server": {"port": 9}, "auth": {"bootstrap_admin": {"password": "hunter2"}}})
+    home.write(DEVELOPMENT, {"server": {"port": 9}, "auth": {"bootstrap_admin": {"password": "hunter2 hunter3"}}})
     environ = {"XZEPR__DATABASE__URL": "postgresql://u:hunter2@db/xzepr"}
     code, out, err = run("show", **environ)
     assert code == 0

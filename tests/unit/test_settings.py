@@ -240,7 +240,7 @@ def test_a_direct_url_needs_a_url(home: Home) -> None:
 
 @pytest.mark.parametrize("path", sorted(SECRETS))
 def test_every_secret_may_come_from_a_file_without_its_last_line_break(home: Home, path: str) -> None:
-    secret = URL if path.startswith("database.") else "s3cret "
+    secret = URL if path.startswith("database.") else "s3cret, and long enough "
     home.write("secret", secret + "\n")
     home.write("base.yaml", {"database": {"url": URL}})
     loaded = home.load("base.yaml", **{variable(path) + "_FILE": "secret"})

@@ -36,6 +36,28 @@ def test_a_proxy_that_is_everybody_and_roles_without_credentials_do_not_go_toget
     assert home.problems(**given, XZEPR__AUTH__ANONYMOUS_ROLES="admin")[0].startswith("server.trusted_proxies: ")
 
 
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"PASSWORD": "admin"}, "auth.bootstrap_admin.password: must have at least 8 characters"),
+        ({"PASSWORD": "password1"}, "auth.bootstrap_admin.password: is among those that are guessed first"),
+        ({"USERNAME": "charlie", "PASSWORD": "charlie-1"}, "auth.bootstrap_admin.password: must be more than a name"),
+        ({"USERNAME": " admin"}, "auth.bootstrap_admin.username: must be 1 to 100 characters"),
+        ({"USERNAME": "a\tb"}, "auth.bootstrap_admin.username: must be 1 to 100 characters"),
+        ({"USERNAME": "x" * 101}, "auth.bootstrap_admin.username: must be 1 to 100 characters"),
+    ],
+)
+@pytest.mark.parametrize("env", ["development", "production"])
+def test_the_first_administrator_is_held_to_the_rules_for_users(home: Home, given: dict[str, str], problem: str, env: str) -> None:
+    ready = ready_for_production(home) if env == "production" else {}
+    variables = {f"XZEPR__AUTH__BOOTSTRAP_ADMIN__{name}": value for name, value in given.items()}
+    (told,) = home.problems(**ready, **variables)
+    assert told.startswith(problem)
+    assert given.get("PASSWORD", "never shown") not in told.partition(":")[2]
+    # Where nobody logs in by a password nobody is made.
+    home.load(**ready, **variables, XZEPR__AUTH__ENABLE_LOCAL_AUTH="false")
+
+
 def test_any_origin_with_credentials_warns(home: Home) -> None:
     origins = {"XZEPR__SECURITY__CORS__ALLOWED_ORIGINS": "*"}
     assert home.load(**origins).warnings[0].startswith("security.cors.allowed_origins: ")

@@ -8,6 +8,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import asyncpg
 import structlog
 from msgspec import UNSET
 
@@ -60,7 +61,9 @@ async def create_api_key(database: Database, principal: Principal, wanted: NewAp
         await connection.execute(
             queries["create_api_key"], key_id, digest(key), principal.id, wanted.name, scopes, receiver_ids, now, wanted.expires_at
         )
-        await record(connection, principal, Act.API_KEY_CREATE, key_id, details={"name": wanted.name, "scopes": scopes})
+        expires_at = rfc3339(wanted.expires_at) if wanted.expires_at is not None else None
+        told = {"name": wanted.name, "scopes": scopes, "event_receiver_ids": receiver_ids, "expires_at": expires_at}
+        await record(connection, principal, Act.API_KEY_CREATE, key_id, details=told)
     return ApiKey(
         id=key_id,
         name=wanted.name,
@@ -68,7 +71,7 @@ async def create_api_key(database: Database, principal: Principal, wanted: NewAp
         scopes=scopes,
         event_receiver_ids=list(receiver_ids) if receiver_ids is not None else None,
         created_at=rfc3339(now),
-        expires_at=rfc3339(wanted.expires_at) if wanted.expires_at is not None else None,
+        expires_at=expires_at,
         last_used_at=None,
         revoked_at=None,
         key=key,
@@ -95,7 +98,7 @@ async def revoke_api_key(database: Database, principal: Principal, key_id: ApiKe
         if row is None:
             raise NotFound(f"there is no API key {key_id} of yours that is not revoked")
         await changes.tell(connection, changes.API_KEY, key_id)
-        await record(connection, principal, Act.API_KEY_REVOKE, key_id)
+        await record(connection, principal, Act.API_KEY_REVOKE, key_id, details={"user_id": row["user_id"]})
 
 
 def _require_login(principal: Principal) -> None:
@@ -147,8 +150,8 @@ class Uses:
             async with self._database.connection() as connection:
                 moments = [datetime.fromtimestamp(at, UTC) for at in used.values()]
                 await connection.execute(queries["note_use"], list(used), moments)
-        except Unavailable as error:
-            log.warning("api_keys.uses_unwritten", reason=error.message)
+        except (Unavailable, asyncpg.PostgresError) as error:
+            log.warning("api_keys.uses_unwritten", reason=str(error))
             self._used = used | self._used
 
 

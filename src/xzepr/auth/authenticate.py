@@ -142,16 +142,19 @@ class Authenticator:
         """A header speaks before a browser's cookie, which goes along with whatever a page asks for.
 
         Raises InvalidToken for a credential that does not count, InvalidInput for two of them, Unavailable when that cannot be found out,
-        PermissionDenied for an unsafe method that only a cookie speaks for.
+        CsrfRefused for an unsafe method that only a cookie speaks for.
         """
         credential = credentials.credential_of(headers)
         if credential is None and (session := session_cookie(headers, secure=self._is_secure)) is not None:
             credential = Credential(credentials.SESSION, session)
-            require_csrf(headers, session, method)
         if credential is None:
             return self.callers.anonymous(peer, headers, request_id)
         client = self.callers.client_address(peer, headers)
-        return (await self.principal_of(credential)).seen(str(client) if client is not None else None, request_id)
+        principal = (await self.principal_of(credential)).seen(str(client) if client is not None else None, request_id)
+        if credential.kind == credentials.SESSION:
+            # Behind the look at the session: the refusal is then in its user's name.
+            require_csrf(headers, credential.secret, method, principal)
+        return principal
 
     async def principal_of(self, credential: Credential) -> Principal:
         """See authenticate()."""

@@ -19,7 +19,7 @@ from starlette.datastructures import Headers
 from xzepr import ids
 from xzepr.auth import changes
 from xzepr.auth.opaque import base64url, digest, new_secret
-from xzepr.auth.principal import How
+from xzepr.auth.principal import How, Principal
 from xzepr.db.pool import Connection
 from xzepr.db.queries import Queries
 from xzepr.errors import PermissionDenied
@@ -33,6 +33,15 @@ CSRF_HEADER: Final = "x-csrf-token"
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _PREFIX: Final = "__Host-"
+
+
+class CsrfRefused(PermissionDenied):
+    """A browser's session needs the header X-CSRF-Token here: csrf_token of GET /api/v1/auth/me."""
+
+    def __init__(self, principal: Principal) -> None:
+        """principal: whose session it is, for the audit log."""
+        super().__init__()
+        self.principal = principal
 
 
 def is_secure(settings: Settings) -> bool:
@@ -66,13 +75,13 @@ def csrf_token_of(token: str) -> str:
     return base64url(digest("csrf" + token))
 
 
-def require_csrf(headers: Headers, token: str, method: str) -> None:
-    """For a request that a session's cookie speaks for. Raises PermissionDenied."""
+def require_csrf(headers: Headers, token: str, method: str, principal: Principal) -> None:
+    """For a request that a session's cookie speaks for. principal: as far as it is known. Raises CsrfRefused."""
     if method in SAFE_METHODS:
         return
     given = headers.get(CSRF_HEADER, "")
     if not hmac.compare_digest(given.encode(), csrf_token_of(token).encode()):
-        raise PermissionDenied("a browser's session needs the header X-CSRF-Token here: csrf_token of GET /api/v1/auth/me")
+        raise CsrfRefused(principal)
 
 
 def set_cookie_header(token: str, *, secure: bool, lifetime: timedelta, name: str = SESSION_COOKIE) -> str:

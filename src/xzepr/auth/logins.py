@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from xzepr import clock, ids
 from xzepr.audit.acts import Act
+from xzepr.audit.denials import Denials
 from xzepr.audit.record import Outcome, record
 from xzepr.auth import changes, throttle
 from xzepr.auth.model import Credentials, KnownUser, LoggedIn, TokenPair
@@ -22,7 +23,7 @@ from xzepr.auth.tokens import AccessTokens
 from xzepr.clock import rfc3339
 from xzepr.db.pool import Connection, Database
 from xzepr.db.queries import Queries
-from xzepr.errors import InvalidCredentials, InvalidToken, RefreshSuperseded, Unavailable
+from xzepr.errors import InvalidCredentials, InvalidToken, RefreshSuperseded, TooManyAttempts, Unavailable
 from xzepr.ids import FamilyId, UserId
 from xzepr.settings import Settings
 
@@ -30,54 +31,68 @@ queries = Queries("xzepr.auth")
 
 SUPERSEDED_S: Final = 10.0
 SWEEP_FAMILIES_MAX: Final = 5_000
-# A family that is over stays so long, so that a stolen token still meets its history.
+# A family that is over, and a token that has expired, stay so long, so that a stolen token still meets its history.
 FAMILIES_KEPT_FOR: Final = timedelta(days=7)
+# Each time it was changed while it was checked: somebody is at it at this moment.
+CHECKS_MAX: Final = 3
 _REFUSED: Final = "the refresh token does not count; log in again"
 
 
 class Logins:
     """What one process needs to log people in."""
 
-    def __init__(self, settings: Settings, database: Database, tokens: AccessTokens, passwords: Passwords) -> None:
+    def __init__(self, settings: Settings, database: Database, tokens: AccessTokens, passwords: Passwords, denials: Denials) -> None:
         self._settings = settings
         self._database = database
         self._tokens = tokens
         self._passwords = passwords
+        self._denials = denials
 
     async def log_in(self, caller: Principal, credentials: Credentials, now: datetime) -> TokenPair:
         """By name and password. Raises InvalidCredentials, the same and after the same time for every reason; TooManyAttempts, Unavailable."""
         guesses = throttle.Guesses(credentials.username, caller.nearest)
-        async with self._database.transaction() as connection:
-            await guesses.begin(connection, now)
+        try:
+            async with self._database.transaction() as connection:
+                await guesses.begin(connection, now)
+        except TooManyAttempts as error:
+            # Whoever guesses on must not fill the log.
+            self._denials.note(caller, Act.AUTH_LOGIN, None, {"how": How.PASSWORD, "error": error.code}, outcome=Outcome.FAILURE, now=now)
+            raise
         async with self._database.connection() as connection:
             row = await connection.fetchrow(queries["find_user_by_name"], credentials.username)
-        stored = row["password_hash"] if row is not None else None
+        for _ in range(CHECKS_MAX):
+            stored = row["password_hash"] if row is not None else None
+            is_right = await self._is_right(stored, credentials.password, guesses)
+            if row is None or stored is None or not is_right or not row["enabled"]:
+                break
+            new_hash = await self._passwords.hash(credentials.password) if self._passwords.is_outdated(stored) else None
+            async with self._database.transaction() as connection:
+                if new_hash is not None:
+                    await connection.execute(queries["rehash_password"], row["id"], stored, new_hash)
+                # As it is now: it may have been disabled, or got another password, while this one was checked. Then that one counts.
+                row = await connection.fetchrow(queries["lock_user"], row["id"])
+                if row is not None and row["enabled"] and row["password_hash"] in (stored, new_hash):
+                    user = known_user(row)
+                    await record(connection, logged_in(user, How.PASSWORD, caller), Act.AUTH_LOGIN, user.id, details={"how": How.PASSWORD})
+                    pair = await self.begin(connection, user, How.PASSWORD, caller)
+                    # Last: the count of the address is everybody's there.
+                    await guesses.take_back(connection, is_right=True)
+                    return pair
+        # What was typed for a name may be a password: only a name that is one is kept.
+        known = {"username": row["username"]} if row is not None else {}
+        details = {"how": How.PASSWORD, **known}
+        async with self._database.transaction() as connection:
+            await record(connection, caller, Act.AUTH_LOGIN, row["id"] if row is not None else None, outcome=Outcome.FAILURE, details=details)
+        raise InvalidCredentials
+
+    async def _is_right(self, stored: str | None, password: str, guesses: throttle.Guesses) -> bool:
         try:
-            is_right = await self._passwords.verify(stored, credentials.password)
+            return await self._passwords.verify(stored, password)
         except Unavailable:
             # Nobody looked at it.
             async with self._database.transaction() as connection:
                 await guesses.take_back(connection, is_right=False)
             raise
-        if row is None or stored is None or not is_right or not row["enabled"]:
-            details = {"username": credentials.username[:255]}
-            async with self._database.transaction() as connection:
-                await record(connection, caller, Act.AUTH_LOGIN, row["id"] if row is not None else None, outcome=Outcome.FAILURE, details=details)
-            raise InvalidCredentials
-        new_hash = await self._passwords.hash(credentials.password) if self._passwords.is_outdated(stored) else None
-        async with self._database.transaction() as connection:
-            if new_hash is not None:
-                await connection.execute(queries["rehash_password"], row["id"], stored, new_hash)
-            # As it is now: it may have been disabled while the password was checked.
-            row = await connection.fetchrow(queries["lock_user"], row["id"])
-            if row is None or not row["enabled"]:
-                raise InvalidCredentials
-            user = known_user(row)
-            await record(connection, logged_in(user, How.PASSWORD, caller), Act.AUTH_LOGIN, user.id, details={"how": How.PASSWORD})
-            pair = await self.begin(connection, user, How.PASSWORD, caller)
-            # Last: the count of the address is everybody's there.
-            await guesses.take_back(connection, is_right=True)
-            return pair
 
     async def begin(self, connection: Connection, user: KnownUser, how: How, _principal: Principal) -> TokenPair:
         """A new family and its first pair, in the caller's transaction; the audit row is the caller's as well."""
@@ -107,6 +122,7 @@ class Logins:
                     ends_at = min(ends_at, row["family_expires_at"])
                 await connection.execute(queries["add_refresh_token"], digest(successor), row["family_id"], now, ends_at)
                 await connection.execute(queries["use_refresh_token"], digest(refresh_token), now, digest(successor))
+                await connection.execute(queries["sweep_refresh_tokens"], row["family_id"], now - FAMILIES_KEPT_FOR)
                 await connection.execute(queries["prolong_family"], row["family_id"], ends_at)
                 return self._pair(known_user(row), row["family_id"], successor, How(row["method"]))
             # The end of the family must be stored, so the refusal comes behind the commit.
@@ -117,10 +133,13 @@ class Logins:
 
     def _require_unused(self, row: Any, now: datetime) -> bool:
         """Whether it was stolen. Raises InvalidToken for one that is over, RefreshSuperseded for a race."""
-        if row["ended_at"] is not None or not row["user_counts"] or min(row["expires_at"], row["family_expires_at"]) <= now:
+        if row["ended_at"] is not None or not row["user_counts"]:
             raise InvalidToken(_REFUSED)
         if row["used_at"] is None:
+            if min(row["expires_at"], row["family_expires_at"]) <= now:
+                raise InvalidToken(_REFUSED)
             return False
+        # Also one that has expired: whoever has it was there when it was good.
         if now - row["used_at"] <= timedelta(seconds=SUPERSEDED_S) and row["successor_used"] is False:
             raise RefreshSuperseded
         return True

@@ -9,13 +9,12 @@ from msgspec import UNSET, Meta, UnsetType
 from xzepr.auth.permissions import Permission, Role
 from xzepr.auth.principal import How, Principal
 from xzepr.db.pool import Connection
-from xzepr.fields import PAGE_LIMIT_DEFAULT, PageLimit, ShortText
+from xzepr.fields import PAGE_LIMIT_DEFAULT, PageLimit, ShortText, Username
 from xzepr.ids import ApiKeyId, EventReceiverId, UserId
 
-# The end of a pattern: without the last part Python takes a line's end for it.
 # Of what is never stored: bounded, so that nothing large is hashed.
 Secret = Annotated[str, Meta(min_length=1, max_length=4096)]
-Username = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$(?!\n)")]
+# Without the last part Python takes a line's end for the end.
 Email = Annotated[str, Meta(min_length=3, max_length=254, pattern=r"^[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+$(?!\n)")]
 
 

@@ -228,7 +228,7 @@ class Oidc:
         if login["redirect_to"] == _TOKENS:
             return await self._pair(connection, user, How.OIDC, principal)
         token, family_id = await begin_session(connection, user.id, claims.id_token, now, self.session_lifetime)
-        await record(connection, logged_in(user, How.BROWSER, principal, family_id), Act.AUTH_LOGIN, user.id)
+        await record(connection, logged_in(user, How.BROWSER, principal, family_id), Act.AUTH_LOGIN, user.id, details={"how": How.BROWSER})
         return InBrowser(token=token, redirect_to=login["redirect_to"])
 
     def _roles(self, names: Sequence[str]) -> set[Role]:
@@ -236,7 +236,7 @@ class Oidc:
 
     async def _pair(self, connection: Connection, user: KnownUser, how: How, principal: Principal) -> TokenPair:
         pair = await self._logins.begin(connection, user, how, principal)
-        await record(connection, logged_in(user, how, principal), Act.AUTH_LOGIN, user.id)
+        await record(connection, logged_in(user, how, principal), Act.AUTH_LOGIN, user.id, details={"how": how})
         return pair
 
     async def _record_changes(self, connection: Connection, user: ProviderUser, principal: Principal) -> None:
@@ -250,7 +250,7 @@ class Oidc:
 
 def _failure(error: XzeprError) -> dict[str, str]:
     """For the audit log."""
-    return {"method": How.OIDC, "error": error.code, "reason": error.kept if isinstance(error, LoginFailed) else error.message}
+    return {"how": How.OIDC, "error": error.code, "reason": error.kept if isinstance(error, LoginFailed) else error.message}
 
 
 async def sweep(database: Database, now: datetime) -> None:

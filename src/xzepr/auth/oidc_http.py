@@ -129,7 +129,7 @@ async def log_out(call: Call[House]) -> Answer:
     token = session_cookie(call.headers, secure=secure)
     if token is None:
         raise Unauthenticated("there is no browser's session to end")
-    require_csrf(call.headers, token, "POST")
+    require_csrf(call.headers, token, "POST", call.principal)
     url = await oidc.log_out(token, call.principal, clock.now())
     return Answer(LoggedOut(logout_url=url), headers={"Set-Cookie": clear_cookie_header(secure=secure)})
 

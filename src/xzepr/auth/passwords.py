@@ -31,12 +31,13 @@ Result = TypeVar("Result")
 
 def require_good(password: str, pointer: str, *, min_chars: int, username: str, email: str | None = None) -> None:
     """Raises InvalidInput at the pointer, saying which rule it breaks."""
-    fault = _fault(password, min_chars, username, email)
+    fault = fault_of(password, min_chars, username, email)
     if fault is not None:
         raise InvalidInput.at(pointer, fault)
 
 
-def _fault(password: str, min_chars: int, username: str, email: str | None) -> str | None:
+def fault_of(password: str, min_chars: int, username: str, email: str | None = None) -> str | None:
+    """Which rule it breaks; nothing of the password itself. None: it is good."""
     if len(password) < min_chars:
         return f"must have at least {min_chars} characters (auth.password_min_chars)"
     if len(password) > MAX_CHARS:

@@ -98,6 +98,13 @@ where f.id = $1
 -- name: use_refresh_token
 update refresh_tokens t set used_at = $2, successor_sha256 = $3 where t.token_sha256 = $1
 
+-- name: sweep_refresh_tokens
+-- Of a login that goes on, which would otherwise keep every token that it ever had. One that somebody brings at this moment waits for the next time.
+delete from refresh_tokens t
+where t.token_sha256 = any(array(
+    select o.token_sha256 from refresh_tokens o where o.family_id = $1 and o.expires_at < $2 for update skip locked
+))
+
 -- name: prolong_family
 update login_families f set expires_at = greatest(f.expires_at, $2) where f.id = $1
 

@@ -150,7 +150,7 @@ async def _change_roles(
             values = (row["email"], row["enabled"], row["password_hash"], wanted, epoch, now)
             await connection.execute(queries["change_user"], user_id, *values)
             await changes.tell(connection, changes.USER, user_id, epoch)
-            await record(connection, actor, Act.USER_CHANGE_ROLES, user_id, details={"from": row["roles"], "to": wanted})
+            await record(connection, actor, Act.USER_CHANGE_ROLES, user_id, details={"before": row["roles"], "after": wanted})
         return _shown(_found(await connection.fetchrow(queries["find_user"], user_id), user_id))
 
 

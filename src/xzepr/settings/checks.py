@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+import msgspec
+
+from xzepr.fields import Username
 from xzepr.settings.model import Settings, TrustedIssuer, is_network, knobs, value_of
 from xzepr.urls import is_https_or_loopback, is_loopback
 from xzepr.wildcard import covers
@@ -219,6 +222,26 @@ def _oidc(settings: Settings) -> Iterator[Finding]:
         yield Finding("auth.keycloak.redirect_url", f"does not end with {_CALLBACK}, where this server takes the provider's answer")
 
 
+def _bootstrap(settings: Settings) -> Iterator[Finding]:
+    """The first administrator is a user like any other. What they would type is never shown."""
+    first = settings.auth.bootstrap_admin
+    if not settings.auth.enable_local_auth:
+        return
+    try:
+        msgspec.convert(first.username, Username)
+    except msgspec.ValidationError:
+        yield Finding(
+            "auth.bootstrap_admin.username", "must be 1 to 100 characters without control characters, and begin and end with no white space"
+        )
+    if first.password is not None:
+        # The list of passwords that are guessed first takes a moment to load.
+        from xzepr.auth.passwords import fault_of
+
+        reason = fault_of(first.password, settings.auth.password_min_chars, first.username)
+        if reason is not None:
+            yield Finding("auth.bootstrap_admin.password", reason)
+
+
 def _home(settings: Settings) -> Iterator[Finding]:
     for knob in knobs():
         if knob.path.endswith(_PATHS) and str(value_of(settings, knob.path)).startswith("~"):
@@ -235,6 +258,7 @@ _CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     _trusted_issuers,
     _tls,
     _oidc,
+    _bootstrap,
     _home,
 )
 

@@ -26,6 +26,7 @@ from starlette.types import Receive, Scope, Send
 
 from xzepr import clock, ids
 from xzepr.audit.acts import Act
+from xzepr.auth.browser import CsrfRefused
 from xzepr.auth.permissions import Permission
 from xzepr.auth.principal import Principal
 from xzepr.errors import (
@@ -37,6 +38,7 @@ from xzepr.errors import (
     RequestTimeout,
     Unauthenticated,
     UnsupportedMediaType,
+    XzeprError,
 )
 from xzepr.idempotency import KEY_MAX_CHARS, Claim, Replayed, find_answer
 from xzepr.inputs import decode_body, decode_query
@@ -131,11 +133,12 @@ class _Door:
             # Rate limits: here.
             route.require(principal)
             return await self._allowed(request, route, principal)
-        except (PermissionDenied, Unauthenticated):
-            principal = principal or self._authenticator.anonymous(*_origin(request))
+        except (PermissionDenied, Unauthenticated) as error:
             # Logins and posts to a receiver that the caller may not post to have rows of their own.
-            is_post = Permission.EVENT_CREATE in route.permissions and Permission.EVENT_CREATE in principal.permissions
-            if not route.is_public and not is_post:
+            if not route.is_public and not _is_refused_post(route, principal, error):
+                if principal is None:
+                    # The credential does not count: what somebody without one may do is no matter.
+                    principal = error.principal if isinstance(error, CsrfRefused) else self._authenticator.anonymous(*_origin(request))
                 self._house.denials.note(principal, Act.ACCESS_DENIED, None, {"route": route.path, "method": route.method})
             raise
 
@@ -216,6 +219,12 @@ class _Door:
         except TimeoutError:
             raise RequestTimeout(f"the body did not arrive within {self._body_timeout_s:g} s (server.request_timeout_seconds)") from None
         return bytes(received)
+
+
+def _is_refused_post(route: Route, principal: Principal | None, error: XzeprError) -> bool:
+    """Whether somebody who may post events was refused by the receiver. principal: None when nobody was found out."""
+    of_receiver = isinstance(error, PermissionDenied) and Permission.EVENT_CREATE in route.permissions
+    return of_receiver and principal is not None and Permission.EVENT_CREATE in principal.permissions
 
 
 async def _once(route: Route, call: Call[Any], claim: Claim) -> Answer | Response:

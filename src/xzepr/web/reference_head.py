@@ -81,8 +81,8 @@ root of the body, `?name` is a query parameter. What each code means is [below](
 `foreign_origin`). The server answers only for hosts that it knows (`server.allowed_hosts`). No page here loads anything from another host:
 `/static/…` and `/favicon.ico` are served from the package.
 
-**Not there yet:** accounts, tokens and API keys, batches, CloudEvents, rate limits and their headers, WebSocket, GraphQL, replays,
-`/metrics`. The [roadmap](../explanations/production_readiness_roadmap.md) says what that means for production.
+**Not there yet:** rate limits and their headers, WebSocket, GraphQL, replays, `/metrics`.
+The [roadmap](../explanations/production_readiness_roadmap.md) says what that means for production.
 """
 
 # By problem code. A test asks for a line for each.
