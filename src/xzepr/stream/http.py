@@ -162,8 +162,8 @@ ROUTES = (
         description=(
             "`id:` is the position, `event:` the message's type, `data:` its envelope. Resume with `Last-Event-ID`, or begin behind `after`; "
             "with neither it begins now. Every 15 s without a message an `id:` without data tells how far the reader is. The stream ends within a "
-            "second when its credential expires, is revoked or loses the permission; resuming with it is then answered 401 or 403. One principal follows "
-            "at most 100 times in a process; then 429."
+            "second when its credential expires, is revoked or loses the permission; resuming with it is then answered 401 or 403. One principal "
+            "follows at most 100 times in a process; then 429."
         ),
         problems=(PositionExpired, TooManyReaders),
     ),
