@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import AsyncMock
 
 import asyncpg
 import httpx2
@@ -295,7 +296,7 @@ async def test_the_stream_is_trimmed_from_its_beginning_in_batches_and_positions
     with pytest.raises(PositionExpired):
         # Was let in before the trim, and has not read since: its answer ends, and it is told when it resumes.
         await tail.read(5)
-    assert [frame async for frame in _frames(tail, 5, Filter(StreamQuery()))] == [b"id: 5\n\n"]
+    assert [frame async for frame in _frames(tail, 5, Filter(StreamQuery()), AsyncMock())] == [b"id: 5\n\n"]
 
     assert [each.removed async for each in trim_stream(database, NOW + timedelta(days=1), actor="test")] == [2]
     assert await tail.start_of(None) == 25

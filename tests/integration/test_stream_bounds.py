@@ -6,6 +6,7 @@ import json
 import secrets
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import asyncpg
 import httpx2
@@ -136,7 +137,7 @@ async def test_what_is_not_wanted_is_not_fetched_and_the_others_get_their_turn(d
     monkeypatch.setattr(stream_http, "asyncio", SimpleNamespace(sleep=sleep))
     monkeypatch.setattr(stream_http, "HEARTBEAT_S", 0.0)
     tail = Tail(database)
-    async with contextlib.aclosing(_frames(tail, 0, Filter(StreamQuery(name="zzz")), "alice")) as frames:  # type: ignore[type-var]
+    async with contextlib.aclosing(_frames(tail, 0, Filter(StreamQuery(name="zzz")), AsyncMock(), "alice")) as frames:  # type: ignore[type-var]
         seen = [await anext(frames) for _ in range(4)]
     await tail.close()
     assert seen == [b"id: %d\n\n" % position for position in (0, WALK_MESSAGES_MAX, 2 * WALK_MESSAGES_MAX, count)]
