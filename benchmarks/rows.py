@@ -238,7 +238,7 @@ async def _with_credential(stage: Stage, name: str, credential_of: Callable[[int
 
 
 async def _batch(stage: Stage, name: str) -> Row:
-    """Batches beside COPY of the same rows into copies of `events` and `outbox`."""
+    """Batches beside COPY of the same rows into `events` and a copy of `outbox`."""
     options, events = stage.options, requests.BATCH_EVENTS
     ours, counterpart, pending = Side(events), Side(events), 0
     caught_up_s: float | None = 0.0
