@@ -63,10 +63,21 @@ def parse_strict(body: bytes) -> Any:
     A number with a fraction becomes the nearest double, as nearly every reader of JSON has it; one beyond a double's range that is written out in
     full is legal, and becomes the integer that its digits before the point make.
     """
-    if _brackets(body) > DEPTH_MAX:
-        _require_depth(body, _text(body))
-    if (plain := _plain_text(body)) is not None:
-        return plain[1]
+    plain = _plain_text_in_depth(body)
+    return plain[1] if plain is not None else _parse(body)
+
+
+def read_strict(body: bytes) -> tuple[bytes, Any]:
+    """The compact text of a body and its tree, as compact() and parse_strict() make them. Raises MalformedBody."""
+    plain = _plain_text_in_depth(body)
+    if plain is not None:
+        return plain
+    tree = _parse(body)
+    return compact(body).encode(), tree
+
+
+def _parse(body: bytes) -> Any:
+    """Of what is not plainly in order, and not too deep."""
     text = _text(body)
     if ("\\u" in text and _has_bad_escape(text)) or _has_long_digits(body):
         return _parse_slowly(text)
@@ -76,16 +87,6 @@ def parse_strict(body: bytes) -> Any:
         raise _malformed(error) from None
     except _Suspicious:
         return _parse_slowly(text)
-
-
-def plain_text(body: bytes) -> tuple[bytes, Any] | None:
-    """The compact text of a body that is plainly in order, and its tree; None says nothing.
-
-    In order is what the encoder would write just so: then no member stands there twice, since the tree would have lost it.
-    """
-    if _brackets(body) > DEPTH_MAX:
-        _require_depth(body, _text(body))
-    return _plain_text(body)
 
 
 def plain_texts(texts: list[bytes]) -> tuple[bytes, list[Any]] | None:
@@ -98,8 +99,18 @@ def plain_texts(texts: list[bytes]) -> tuple[bytes, list[Any]] | None:
     return found if found is not None and [bytes(item) for item in _decode_items(array)] == texts else None
 
 
+def _plain_text_in_depth(body: bytes) -> tuple[bytes, Any] | None:
+    """Raises MalformedBody for one that is too deep."""
+    if _brackets(body) > DEPTH_MAX:
+        _require_depth(body, _text(body))
+    return _plain_text(body)
+
+
 def _plain_text(body: bytes) -> tuple[bytes, Any] | None:
-    """Depth is not looked at here."""
+    """The compact text of a body that is plainly in order, and its tree; None says nothing. Depth is not looked at here.
+
+    In order is what the encoder would write just so: then no member stands there twice, since the tree would have lost it.
+    """
     if (b"\\" in body and b"\\u" in body) or _has_long_digits(body):
         return None
     try:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xzepr.errors import MalformedBody
-from xzepr.json_text import FAULTS_MAX, compact, parse_strict, plain_text, plain_texts
+from xzepr.json_text import FAULTS_MAX, compact, parse_strict, plain_texts, read_strict
 
 MEBIBYTE = 1 << 20
 SPACES = st.text(" \t\r\n", max_size=3)
@@ -283,13 +283,15 @@ def test_texts_that_are_read_together_are_what_each_is_alone(lines: list[bytes])
 
 
 @given(LINES)
-def test_a_plain_text_is_its_compact_form_and_its_tree(line: bytes) -> None:
+def test_a_text_is_read_as_its_compact_form_and_its_tree(line: bytes) -> None:
     try:
-        plain = plain_text(line)
+        tree = parse_strict(line)
     except MalformedBody:
-        plain = None
-    if plain is not None:
-        assert (plain[0].decode(), repr(plain[1])) == (compact(line.decode()), repr(parse_strict(line)))
+        with pytest.raises(MalformedBody):
+            read_strict(line)
+        return
+    read = read_strict(line)
+    assert (read[0].decode(), repr(read[1])) == (compact(line.decode()), repr(tree))
 
 
 def test_texts_that_are_two_or_half_a_text_are_not_read_together() -> None:

@@ -16,7 +16,7 @@ from xzepr.errors import BodyTooLarge, Fault, InvalidInput, MalformedBody, Permi
 from xzepr.events.model import NewEvent
 from xzepr.idempotency import Claim
 from xzepr.inputs import decode_body
-from xzepr.json_text import FAULTS_MAX, compact, parse_strict, plain_text, plain_texts
+from xzepr.json_text import FAULTS_MAX, compact, plain_texts, read_strict
 
 BATCH_EVENTS_MAX: Final = 10_000
 # So many are read or checked before others get their turn: a millisecond or two.
@@ -53,12 +53,8 @@ def posted_of(event: NewEvent, payload: Any) -> Posted:
 
 def read_plainly(body: bytes) -> Posted:
     """A JSON object, by the straight way. Raises MalformedBody, or msgspec.DecodeError, which does not tell all that is wrong."""
-    if (plain := plain_text(body)) is not None:
-        text, tree = plain
-        event = _decode(text)
-        return Posted(event, tree["payload"], bytes(event.payload).decode())
-    tree, event = parse_strict(body), _decode(body)
-    return posted_of(event, tree["payload"])
+    text, tree = read_strict(body)
+    return _compact_posted(_decode(text), tree)
 
 
 def read_event(body: bytes) -> Posted:
@@ -80,8 +76,12 @@ def _read_together(texts: list[bytes]) -> list[Posted] | None:
         events = _decode_all(array)
     except msgspec.DecodeError:
         return None
-    # The array is compact, so each payload is.
-    return [Posted(event, tree["payload"], bytes(event.payload).decode()) for event, tree in zip(events, trees, strict=True)]
+    return [_compact_posted(event, tree) for event, tree in zip(events, trees, strict=True)]
+
+
+def _compact_posted(event: NewEvent, tree: Any) -> Posted:
+    """Of a compact text, in which the payload is compact as well."""
+    return Posted(event, tree["payload"], bytes(event.payload).decode())
 
 
 def split_array(body: bytes) -> list[bytes]:
