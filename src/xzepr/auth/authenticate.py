@@ -87,16 +87,12 @@ class Callers:
         Behind trusted proxies the rightmost address of X-Forwarded-For that is not one of them. A request that says it was forwarded, but not by a
         trusted proxy, has no address that can be believed: a proxy on this machine would otherwise make the whole world local.
         """
-        address = address_of(peer)
-        if address is None or not self._is_proxy(address):
-            return None if _was_forwarded(headers) else address
-        hops = [hop for line in headers.getlist("x-forwarded-for") for hop in line.split(",")]
-        for hop in reversed(hops):
-            address = address_of(hop.strip())
-            if address is None or not self._is_proxy(address):
-                return address
-        # Every hop is a trusted proxy, or there is none: the proxy speaks for itself. It is not a caller from here.
-        return None
+        way = self._way(peer, headers)
+        caller = way[-1]
+        if caller is None or self._is_proxy(caller):
+            # Every hop is a trusted proxy, or one is no address: the proxy speaks for itself. It is not a caller from here.
+            return None
+        return None if len(way) == 1 and _was_forwarded(headers) else caller
 
     def nearest_address(self, peer: str | None, headers: Headers) -> Address | None:
         """By what attempts are counted where client_address() has no answer: the trusted proxy that is the farthest away, else the peer.
@@ -104,18 +100,16 @@ class Callers:
         Who share a proxy share a count then, and nobody else does. Whether a header says that the request was forwarded changes nothing: with it
         anybody could leave their own count for one that others share. None for a Unix socket alone.
         """
-        nearest = address_of(peer)
-        if nearest is None or not self._is_proxy(nearest):
-            return nearest
-        hops = [hop for line in headers.getlist("x-forwarded-for") for hop in line.split(",")]
-        for hop in reversed(hops):
-            address = address_of(hop.strip())
-            if address is None:
-                break
-            nearest = address
-            if not self._is_proxy(nearest):
-                break
-        return nearest
+        way = self._way(peer, headers)
+        return way[-1] if way[-1] is not None or len(way) == 1 else way[-2]
+
+    def _way(self, peer: str | None, headers: Headers) -> list[Address | None]:
+        """From the peer outwards, one step behind each trusted proxy: the last one is no proxy, or no address, or nobody tells of more."""
+        way = [address_of(peer)]
+        hops = (hop for line in reversed(headers.getlist("x-forwarded-for")) for hop in reversed(line.split(",")))
+        while way[-1] is not None and self._is_proxy(way[-1]) and (hop := next(hops, None)) is not None:
+            way.append(address_of(hop.strip()))
+        return way
 
     def _is_proxy(self, address: Address) -> bool:
         return any(address in network for network in self._proxies)
