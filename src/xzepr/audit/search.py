@@ -1,7 +1,5 @@
 """The read path of the audit log: a page of rows."""
 
-from datetime import datetime
-
 import asyncpg
 import msgspec
 
@@ -30,8 +28,8 @@ async def search_acts(database: Database, page: AuditPage) -> Page[AuditRow]:
         lambda row: row.id,
         limit=page.limit,
         after=page.after,
-        oldest=_lowest(page.from_),
-        to=_lowest(page.to),
+        since=page.from_,
+        to=page.to,
         is_filtered=conditions.has_filters,
     )
 
@@ -52,10 +50,6 @@ def _conditions(page: AuditPage) -> Conditions:
         conditions.walk("act = ", page.act)
     conditions.filter("outcome = ", page.outcome)
     return conditions
-
-
-def _lowest(moment: datetime | None) -> str | None:
-    return ids.lowest_at(moment) if moment is not None else None
 
 
 def _row(row: asyncpg.Record) -> AuditRow:

@@ -1,13 +1,11 @@
 """The read path: one event by id, and lists."""
 
 import asyncio
-from datetime import datetime
 from typing import Any
 
 import asyncpg
 import msgspec
 
-from xzepr import ids
 from xzepr.clock import rfc3339
 from xzepr.db.conditions import Conditions
 from xzepr.db.pool import Database
@@ -83,8 +81,8 @@ async def search_events(database: Database, page: EventPage) -> Page[Event]:
         lambda event: event.id,
         limit=page.limit,
         after=page.after,
-        oldest=_lowest(page.from_),
-        to=_lowest(page.to),
+        since=page.from_,
+        to=page.to,
         is_filtered=conditions.has_filters,
         is_narrow=_artifact_id(page) is not None,
         bytes_max=PAGE_BYTES_MAX,
@@ -112,10 +110,6 @@ def _artifact_id(page: EventPage) -> bytes | None:
     """When all five fields are given: the narrowest index there is."""
     fields = (page.name, page.version, page.release, page.platform_id, page.package)
     return Nvrpp(*fields).artifact_id if all(fields) else None  # type: ignore[arg-type]
-
-
-def _lowest(moment: datetime | None) -> str | None:
-    return ids.lowest_at(moment) if moment is not None else None
 
 
 def _event(row: asyncpg.Record) -> Event:

@@ -36,22 +36,24 @@ async def newest_first(
     *,
     limit: int,
     after: str | None,
-    oldest: str | None = None,
-    to: str | None = None,
+    since: datetime | None = None,
+    to: datetime | None = None,
     is_filtered: bool,
     is_narrow: bool = False,
     bytes_max: int | None = None,
 ) -> Page[Item]:
     """One page of one moment. conditions: those of the caller, without the range of ids; find, stop: statements, which db/conditions.py fills in.
 
-    cursor: of an item, the id of its event. after, oldest, to: ids; below, from and below which one looks. is_filtered: whether a row that is walked
-    may be passed over. is_narrow: the index leads to a handful of rows, wherever they lie: one look. bytes_max: of the page, where the rows can be
-    large; the statement then takes it, as page.py has it, and tells of each row how much stands before it.
+    cursor: of an item, the id of its event. after: the id below which, since, to: the moments from and before which one looks. is_filtered: whether a
+    row that is walked may be passed over. is_narrow: the index leads to a handful of rows, wherever they lie: one look. bytes_max: of the page, where
+    the rows can be large; the statement then takes it, as page.py has it, and tells of each row how much stands before it.
     """
     rows: list[asyncpg.Record] = []
     cut = False
     stopped_at: str | None = None
-    upper: Bounds = [("id < ", bound) for bound in (after, to) if bound is not None]
+    oldest = ids.lowest_at(since) if since is not None else None
+    newest = ids.lowest_at(to) if to is not None else None
+    upper: Bounds = [("id < ", bound) for bound in (after, newest) if bound is not None]
     async with database.transaction(snapshot=True) as connection:
         for bounds in _looks(upper, oldest, () if is_narrow else _LOOKS_MONTHS):
             look = conditions.with_walk(*bounds)
