@@ -116,6 +116,16 @@ def database_url(empty_url: str) -> str:
     return empty_url
 
 
+@pytest.fixture(scope="module")
+def module_database_url(first_server: str) -> Iterator[str]:
+    """Migrated; one for all tests of a file."""
+    made = fresh_database(first_server)
+    url = asyncio.run(made.__aenter__())
+    asyncio.run(make_migrated(url))
+    yield url
+    asyncio.run(made.__aexit__())
+
+
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     opened = await Database(database_url, connections_min=1, connections_max=10, connect_timeout_s=10).open()

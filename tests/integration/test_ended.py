@@ -16,7 +16,6 @@ import httpx2
 import pytest
 from xzepr_client import Client, ClientError, ProblemError
 
-from conftest import fresh_database, make_migrated
 from support.accounts import Person, bearer, log_in, make_key
 from support.cast import created, event, make_receiver
 from support.own_site import Site, own_site
@@ -27,15 +26,6 @@ from xzepr.auth import browser
 FORGOTTEN_S = 1200
 # Changes reach every process within a second.
 HEARD_S = 1.0
-
-
-@pytest.fixture(scope="module")
-def module_database_url(first_server: str) -> Iterator[str]:
-    made = fresh_database(first_server)
-    url = asyncio.run(made.__aenter__())
-    asyncio.run(make_migrated(url))
-    yield url
-    asyncio.run(made.__aexit__())
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """What no door sees: heads that are too large, too slow, or never there; headers behind a body."""
 
-import asyncio
 import contextlib
 import json
 import socket
@@ -11,22 +10,12 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from conftest import fresh_database, make_migrated
 from support.accounts import make_key
 from support.cast import event, make_receiver
 from support.own_site import KEEP_ALIVE_S, Site, own_site
 from xzepr.web import hot
 
 HEAD_S = 1.0
-
-
-@pytest.fixture(scope="module")
-def module_database_url(first_server: str) -> Iterator[str]:
-    made = fresh_database(first_server)
-    url = asyncio.run(made.__aenter__())
-    asyncio.run(make_migrated(url))
-    yield url
-    asyncio.run(made.__aexit__())
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from starlette.datastructures import Headers
 
-from conftest import fresh_database, make_migrated
 from support.oidc_app import CALLBACK, HTML, JSON, LOGIN, LOGOUT, Site, begin, log_in, oidc_settings, query_of
 from support.oidc_provider import CLIENT_ID, CLIENT_SECRET, EC_KEY, KEY, OTHER_KEY, ScriptedProvider, jwk, scripted_provider
 from xzepr import clock, ids
@@ -41,16 +40,6 @@ NOW_S = int(time.time())
 CLI_AUTHORIZE, CLI_TOKEN = "/api/v1/auth/cli/authorize", "/api/v1/auth/cli/token"
 VERIFIER = "v" * 43
 CHALLENGE = base64.urlsafe_b64encode(sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
-
-
-@pytest.fixture(scope="module")
-def module_database_url(first_server: str) -> Iterator[str]:
-    """One for all tests: each has a person of its own."""
-    made = fresh_database(first_server)
-    url = asyncio.run(made.__aenter__())
-    asyncio.run(make_migrated(url))
-    yield url
-    asyncio.run(made.__aexit__())
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -15,6 +14,7 @@ import msgspec
 import uvicorn
 
 from support.accounts import ADMIN, PASSWORD, bearer, log_in
+from support.site_thread import in_thread
 from xzepr.app import build_app, build_hot_route, build_house
 from xzepr.auth.bootstrap import ensure_administrator
 from xzepr.db.pool import Database
@@ -78,16 +78,7 @@ def own_site(database_url: str, state_dir: Path, **sections: dict[str, Any]) -> 
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=2,
     )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=lambda: server.run(sockets=[listening]), daemon=True)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive(), "the application does not start"
-            time.sleep(0.02)
+    with in_thread(config, listening):
         site = Site(house, f"http://127.0.0.1:{listening.getsockname()[1]}")
         yield site
         site.http.close()
-    finally:
-        server.should_exit = True
-        thread.join(20)

@@ -25,14 +25,21 @@ def served(settings: Settings, listening: socket.socket) -> Iterator[PlainLogins
     """Until the end of the block, in a thread with a loop of its own."""
     logins = PlainLogins()
     app = build_app(build_house(settings, connections_min=1, connections_max=4, provider_logins=logins))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2))
+    with in_thread(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2), listening):
+        yield logins
+
+
+@contextlib.contextmanager
+def in_thread(config: uvicorn.Config, listening: socket.socket) -> Iterator[None]:
+    """A server that has started, until the end of the block, in a thread with a loop of its own."""
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: server.run(sockets=[listening]), daemon=True)
     thread.start()
     try:
         while not server.started:
             assert thread.is_alive(), "the application does not start"
             time.sleep(0.02)
-        yield logins
+        yield
     finally:
         server.should_exit = True
         thread.join(20)
